@@ -1,0 +1,148 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/tproxyd/tproxyd/internal/admin"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func isWell() error { return nil }
+
+// status is a daemon in the middle of its life.
+func status() admin.Status {
+	started := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+	return admin.Status{
+		Version:       "1.2.3",
+		Started:       started,
+		UptimeSeconds: 273840,
+		PID:           4711,
+		Ready:         true,
+		Config: admin.ConfigStatus{
+			Path:              "/etc/tproxyd/tproxyd.toml",
+			LastReloadSuccess: true,
+			LastReloadTime:    started.Add(time.Hour),
+		},
+		Limits:      admin.Limits{MaxConnections: 261000, Descriptors: 524288, MaxPipes: 512},
+		Connections: admin.Connections{Active: 1234, Total: 98765432},
+		Services: []admin.Service{
+			{
+				Name: "web", Mode: "vip", Protocol: "tcp", Source: "client",
+				Listen: []string{"203.0.113.10:443", "[2001:db8::10]:443"},
+				Active: 1200, Total: 98765000, Rejected: 7,
+				BytesIn: 1023, BytesOut: 5 << 40,
+				Backends: []admin.Backend{
+					{Name: "web-1", Address: "198.18.2.2:8443", Active: 600, Total: 49000000},
+					{Name: "web-2", Address: "198.18.2.3:8443", Active: 600, Total: 49765000, Failed: 12},
+				},
+			},
+			{
+				Name: "all", Mode: "intercept", Protocol: "tcp", Source: "prefer-client",
+				Listen: []string{"0.0.0.0:15001"},
+				Active: 34, Total: 432, BytesIn: 1 << 20, BytesOut: 1536, Draining: true,
+			},
+		},
+		Workers: []admin.Worker{{ID: 0, Connections: 617}, {ID: 1, Connections: 617, AcceptPaused: true}},
+	}
+}
+
+// broken is a daemon where everything is wrong, and hostile.
+func broken() admin.Status {
+	s := status()
+	s.Version = ""
+	s.Ready, s.ReadyReason = false, "draining: <b>5 connections</b>"
+	s.Config.LastReloadSuccess = false
+	s.Config.LastError = `tproxyd.toml:3: service.name: "<script>alert(1)</script>"`
+	s.Services[0].Name = `"><img src=x onerror=alert(1)>`
+	s.Services[1].Listen = nil
+	s.Workers = nil
+	return s
+}
+
+// serve runs a server on loopback until the end of the test. What cfg does not
+// say is well.
+func serve(t *testing.T, cfg admin.Config) (base string) {
+	t.Helper()
+	if cfg.Addr == "" && cfg.Listener == nil {
+		cfg.Addr = "127.0.0.1:0"
+	}
+	if cfg.Gatherer == nil {
+		cfg.Gatherer = prometheus.NewRegistry()
+	}
+	if cfg.Live == nil {
+		cfg.Live = isWell
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = isWell
+	}
+	if cfg.Status == nil {
+		cfg.Status = status
+	}
+	s, err := admin.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return s.Addr().String()
+}
+
+// get makes one request on a connection of its own.
+func get(t *testing.T, url string) (*http.Response, string) {
+	t.Helper()
+	resp, body, err := tryGet(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, body
+}
+
+func tryGet(url string) (*http.Response, string, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return nil, "", err
+	}
+	body, err := io.ReadAll(resp.Body)
+	return resp, string(body), errors.Join(err, resp.Body.Close())
+}
+
+// golden compares got with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}

@@ -1,0 +1,79 @@
+package admin
+
+import (
+	"bytes"
+	_ "embed"
+	"html/template"
+	"strconv"
+	"time"
+)
+
+//go:embed page.html
+var pageText string
+
+// page is parsed once; the text is part of the program.
+var page = template.Must(template.New("page").Funcs(template.FuncMap{
+	"bytes":  formatBytes,
+	"count":  formatCount,
+	"time":   formatTime,
+	"uptime": formatUptime,
+}).Parse(pageText))
+
+func renderPage(dst *bytes.Buffer, s Status) error { return page.Execute(dst, s) }
+
+// formatBytes returns n with a binary prefix and one decimal.
+func formatBytes(n uint64) string {
+	const prefixes = "KMGTPE"
+	if n < 1024 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	v, i := float64(n)/1024, 0
+	// 1023.95 would be shown as 1024.0.
+	for v >= 1023.95 && i < len(prefixes)-1 {
+		v /= 1024
+		i++
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64) + " " + prefixes[i:i+1] + "iB"
+}
+
+// formatCount returns an integer with its digits in groups of three.
+func formatCount(v any) string {
+	var s string
+	switch n := v.(type) {
+	case int:
+		s = strconv.Itoa(n)
+	case uint64:
+		s = strconv.FormatUint(n, 10)
+	}
+	first := 0
+	if s != "" && s[0] == '-' {
+		first = 1
+	}
+	for i := len(s) - 3; i > first; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Format("2006-01-02 15:04:05 MST")
+}
+
+// formatUptime returns the two largest units of a duration in seconds.
+func formatUptime(seconds float64) string {
+	d := time.Duration(seconds) * time.Second
+	const day = 24 * time.Hour
+	switch {
+	case d >= day:
+		return strconv.Itoa(int(d/day)) + " d " + strconv.Itoa(int(d%day/time.Hour)) + " h"
+	case d >= time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + " h " + strconv.Itoa(int(d%time.Hour/time.Minute)) + " min"
+	case d >= time.Minute:
+		return strconv.Itoa(int(d/time.Minute)) + " min " + strconv.Itoa(int(d%time.Minute/time.Second)) + " s"
+	default:
+		return strconv.Itoa(int(d/time.Second)) + " s"
+	}
+}

@@ -1,0 +1,89 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status is the state of the daemon at one moment, as /api/v1/status gives it.
+type Status struct {
+	Version       string    `json:"version"`
+	Started       time.Time `json:"started"`
+	UptimeSeconds float64   `json:"uptime_seconds"`
+	PID           int       `json:"pid"`
+	Ready         bool      `json:"ready"`
+	// ReadyReason tells why it is not ready; empty if it is.
+	ReadyReason string         `json:"ready_reason"`
+	Config      ConfigStatus   `json:"config"`
+	Limits      Limits         `json:"limits"`
+	Connections Connections    `json:"connections"`
+	Services    array[Service] `json:"services"`
+	Workers     array[Worker]  `json:"workers"`
+}
+
+// ConfigStatus is the configuration file and what became of the last attempt
+// to load it.
+type ConfigStatus struct {
+	Path              string    `json:"path"`
+	LastReloadSuccess bool      `json:"last_reload_success"`
+	LastReloadTime    time.Time `json:"last_reload_time"`
+	// LastError is empty after a success.
+	LastError string `json:"last_error"`
+}
+
+// Limits are the limits in force, after what the system allows.
+type Limits struct {
+	MaxConnections int    `json:"max_connections"`
+	Descriptors    uint64 `json:"descriptors"`
+	MaxPipes       int    `json:"max_pipes"`
+}
+
+// Connections counts the client connections of the process.
+type Connections struct {
+	Active int    `json:"active"`
+	Total  uint64 `json:"total"`
+}
+
+// Service is one service and its counters since it was configured.
+type Service struct {
+	Name     string         `json:"name"`
+	Mode     string         `json:"mode"`
+	Protocol string         `json:"protocol"`
+	Listen   array[string]  `json:"listen"`
+	Source   string         `json:"source"`
+	Active   int            `json:"active"`
+	Total    uint64         `json:"total"`
+	Rejected uint64         `json:"rejected"`
+	BytesIn  uint64         `json:"bytes_in"`
+	BytesOut uint64         `json:"bytes_out"`
+	Draining bool           `json:"draining"`
+	Backends array[Backend] `json:"backends"`
+}
+
+// Backend is one backend of a service.
+type Backend struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Active  int    `json:"active"`
+	Total   uint64 `json:"total"`
+	Failed  uint64 `json:"failed"`
+}
+
+// Worker is one event loop.
+type Worker struct {
+	ID           int  `json:"id"`
+	Connections  int  `json:"connections"`
+	AcceptPaused bool `json:"accept_paused"`
+}
+
+// array is a slice that is [] in JSON also when it is nil, so that a reader can
+// iterate over it without a second thought.
+type array[T any] []T
+
+// MarshalJSON implements json.Marshaler.
+func (l array[T]) MarshalJSON() ([]byte, error) {
+	if l == nil {
+		return []byte("[]"), nil
+	}
+	return json.Marshal([]T(l))
+}
