@@ -1,0 +1,101 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration: valid, with every default filled in. It is
+// shared between goroutines and must not be changed.
+type Config struct {
+	Daemon   Daemon
+	Log      Log
+	Admin    Admin
+	Services []Service
+	// Warnings are mistakes that leave the configuration usable, one line each
+	// in the form of an error. WriteTOML and MarshalJSON leave them out.
+	Warnings []string
+}
+
+// Daemon holds the settings of the process.
+type Daemon struct {
+	Workers        int           // 0: one per CPU
+	MaxConnections int           // 0: what the descriptor limit allows
+	DrainTimeout   time.Duration // 0: cut flows at once
+	Mark           uint32        // SO_MARK of upstream sockets of intercept services, 0: none
+}
+
+// Log holds the settings of the log and of the access records.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format Format
+	Access Access
+}
+
+// Admin holds the settings of the admin listener.
+type Admin struct {
+	Listen netip.AddrPort // the zero value switches it off
+}
+
+// Service is what clients connect to.
+type Service struct {
+	Name             string
+	Protocol         string // "tcp"
+	Mode             Mode
+	Listen           []netip.AddrPort // at least one, port ranges expanded
+	Source           Source
+	ConnectTimeout   time.Duration // never 0
+	IdleTimeout      time.Duration // 0: off
+	HalfCloseTimeout time.Duration // 0: off
+	MaxLifetime      time.Duration // 0: off
+	Keepalive        time.Duration // TCP_KEEPIDLE of both legs, 0: no keepalive
+	UserTimeout      time.Duration // TCP_USER_TIMEOUT of both legs, 0: the kernel's
+	Retries          int
+	MaxConnections   int       // 0: only the limit of the process
+	Backends         []Backend // nil for an intercept service without a pool
+}
+
+// Backend is one server of a service.
+type Backend struct {
+	Name    string // unique within the service
+	Address netip.AddrPort
+}
+
+// Mode says how traffic reaches a service.
+type Mode string
+
+// The modes of a service.
+const (
+	ModeVIP       Mode = "vip"       // a virtual IP, bound with IP_TRANSPARENT
+	ModeIntercept Mode = "intercept" // the target of a TPROXY rule
+)
+
+// Source says which source address a backend sees.
+type Source string
+
+// The source policies of a service.
+const (
+	SourceClient       Source = "client"        // the client's address and port
+	SourceClientIP     Source = "client-ip"     // the client's address, any port
+	SourcePreferClient Source = "prefer-client" // as client, on a conflict as client-ip
+	SourceHost         Source = "host"          // an address of this host
+)
+
+// Format is the form of the log.
+type Format string
+
+// The forms of the log.
+const (
+	FormatJSON    Format = "json"
+	FormatConsole Format = "console"
+)
+
+// Access is the form of the access records.
+type Access string
+
+// The forms of the access records.
+const (
+	AccessJSON    Access = "json"
+	AccessHAProxy Access = "haproxy"
+	AccessOff     Access = "off"
+)

@@ -1,0 +1,23 @@
+// Package config turns a TOML file into a validated Config with all defaults
+// filled in.
+//
+// Invariants:
+//   - All mistakes of a file are found in one run. Each is one line with file,
+//     line, key, what is wrong and the remedy. Only a syntax error hides the
+//     mistakes behind it.
+//   - A Config has passed every check that needs no look at the machine:
+//     listeners do not overlap, no backend is a listener, numbers are in range.
+//   - A Config is never written to after Parse and holds plain values only, so
+//     reflect.DeepEqual of two services tells whether a reload changed them.
+//   - WriteTOML gives a file that parses back to the same Config.
+//   - No input makes the package panic, and what it costs is bounded: a file has
+//     1 MiB at most, its tables and arrays a small depth.
+//
+// The file is decoded to plain maps and walked by typed getters (table.go),
+// since decoding to structs would stop at the first wrong type. The TOML library
+// gives no lines for the keys of an array of tables; a scanner of our own
+// (position.go) does.
+//
+// The language is TOML 1.1, https://toml.io/en/v1.1.0. The limits of keepalive
+// and user_timeout are those of TCP_KEEPIDLE and TCP_USER_TIMEOUT, tcp(7).
+package config

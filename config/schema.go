@@ -1,0 +1,157 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// field is a key of a table.
+type field struct {
+	name  string
+	value any // the default, or an example where the key has none
+}
+
+// The tables of a file.
+const (
+	kindRoot    = ""
+	kindDaemon  = "daemon"
+	kindLog     = "log"
+	kindAdmin   = "admin"
+	kindService = "service"
+	kindBackend = "backend"
+)
+
+// schema gives the keys of every table. It is never written to.
+var schema = map[string][]field{
+	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"service", nil}},
+	kindDaemon: {
+		{"workers", 0},
+		{"max_connections", 0},
+		{"drain_timeout", 30 * time.Second},
+		{"mark", 0x7470},
+	},
+	kindLog: {
+		{"level", "info"},
+		{"format", "json"},
+		{"access", "json"},
+	},
+	kindAdmin: {
+		{"listen", "127.0.0.1:9180"},
+	},
+	kindService: {
+		{"name", "web"},
+		{"protocol", "tcp"},
+		{"mode", "vip"},
+		{"listen", []string{"203.0.113.10:443", "[2001:db8::10]:443"}},
+		{"source", "client"},
+		{"connect_timeout", 3 * time.Second},
+		{"idle_timeout", 10 * time.Minute},
+		{"half_close_timeout", time.Minute},
+		{"max_lifetime", time.Duration(0)},
+		{"keepalive", 30 * time.Second},
+		{"user_timeout", 30 * time.Second},
+		{"retries", 1},
+		{"max_connections", 0},
+		{"backend", nil},
+	},
+	kindBackend: {
+		{"name", "web-1"},
+		{"address", "198.18.2.2:8443"},
+	},
+}
+
+// headers is how the tables are written in a file.
+var headers = map[string]string{
+	kindDaemon:  "[daemon]",
+	kindLog:     "[log]",
+	kindAdmin:   "[admin]",
+	kindService: "[[service]]",
+	kindBackend: "[[service.backend]]",
+}
+
+// lookup gives a key of a table.
+func lookup(kind, name string) (field, bool) {
+	for _, f := range schema[kind] {
+		if f.name == name {
+			return f, true
+		}
+	}
+	return field{}, false
+}
+
+// example shows how a key is written.
+func (f field) example() string {
+	switch v := f.value.(type) {
+	case string:
+		return fmt.Sprintf("%s = %q", f.name, v)
+	case []string:
+		return fmt.Sprintf("%s = [%s]", f.name, quoteAll(v))
+	case time.Duration:
+		return fmt.Sprintf("%s = %q", f.name, formatDuration(v))
+	default:
+		return fmt.Sprintf("%s = %v", f.name, v)
+	}
+}
+
+// suggest gives the remedy for a key that the table does not have.
+func suggest(kind, name string) string {
+	var homes []string
+	for _, other := range slices.Sorted(maps.Keys(headers)) {
+		if _, ok := lookup(other, name); ok {
+			homes = append(homes, headers[other])
+		}
+	}
+	if kind == kindBackend && slices.Contains(homes, headers[kindService]) {
+		return "move it to its [[service]], above the first [[service.backend]]"
+	}
+	if len(homes) > 0 {
+		return "move it to " + strings.Join(homes, " or ")
+	}
+	names := make([]string, len(schema[kind]))
+	best, bestDistance := "", 1+len(name)/4
+	for i, f := range schema[kind] {
+		names[i] = f.name
+		if d := distance(name, f.name); d <= bestDistance {
+			best, bestDistance = f.name, d-1
+			if f.value == nil {
+				best = headers[f.name]
+			}
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf("write %s, or remove it", best)
+	}
+	return "remove it, the keys here are " + strings.Join(names, ", ")
+}
+
+// distance is the number of letters to insert, remove, replace or swap with the
+// next to get from a to b (optimal string alignment). Long strings are far.
+func distance(a, b string) int {
+	const most = 64
+	if len(a) > most || len(b) > most {
+		return most
+	}
+	var before, last []int
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, last, row = last, row, make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}

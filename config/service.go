@@ -1,0 +1,218 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"regexp"
+	"time"
+)
+
+// maxListeners bounds the sockets per worker that a file can ask for.
+const maxListeners = 4096
+
+// validName is a name that can be a metric label, part of a URL and a word on a
+// command line as it stands.
+var validName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+const nameRemedy = "write 1 to 64 of the letters A-Z a-z 0-9 _ . -"
+
+// The limits of the kernel: MAX_TCP_KEEPIDLE is 32767 s, and TCP_USER_TIMEOUT
+// counts milliseconds in an int.
+const (
+	maxKeepalive   = 32767 * time.Second
+	maxUserTimeout = 596 * time.Hour
+)
+
+// listener is a listen entry and its place.
+type listener struct {
+	ports
+	at place
+}
+
+// upstream is the address of a backend and its place.
+type upstream struct {
+	addr netip.AddrPort
+	at   place
+}
+
+// services reads every [[service]].
+func (r *reader) services(root table) []Service {
+	tables := root.tables(kindService)
+	if isEmpty(root.values[kindService]) {
+		r.failf(root.at(kindService), "add a [[service]] with a name, a listen and a [[service.backend]], as tproxyd.toml.example has",
+			"the file has no service")
+	}
+	var out []Service
+	lines := make(map[string]int)
+	for _, t := range tables {
+		name := t.serviceName(lines)
+		if name != "" {
+			t.name = fmt.Sprintf("service %q", name)
+		}
+		t.checkKeys()
+		out = append(out, r.service(t, name))
+	}
+	return out
+}
+
+// isEmpty reports whether an array is missing or has no elements.
+func isEmpty(v any) bool {
+	list, ok := v.([]any)
+	return v == nil || ok && len(list) == 0
+}
+
+// serviceName gives the name of a service, or "" and notes why not.
+func (t table) serviceName(lines map[string]int) string {
+	s, given, ok := t.text("name")
+	switch {
+	case !ok:
+		return ""
+	case !given:
+		t.r.failf(t.here(), "add "+t.field("name").example(), "the service has no name")
+		return ""
+	case !validName.MatchString(s):
+		t.r.failf(t.at("name"), nameRemedy, "%s is no name for a service", quote(s))
+		return ""
+	}
+	if line, taken := lines[s]; taken {
+		t.r.failf(t.at("name"), "give every service a name of its own", "%q is the name of the service at line %d too", s, line)
+		return s
+	}
+	lines[s] = t.at("name").line
+	return s
+}
+
+// service reads a [[service]].
+func (r *reader) service(t table, name string) Service {
+	timeout := span{zero: true, least: time.Millisecond, most: year}
+	s := Service{
+		Name:             name,
+		Protocol:         t.protocol(),
+		Mode:             choice(t, "mode", ModeVIP, ModeIntercept),
+		ConnectTimeout:   t.duration("connect_timeout", span{least: time.Millisecond, most: 5 * time.Minute}),
+		IdleTimeout:      t.duration("idle_timeout", timeout),
+		HalfCloseTimeout: t.duration("half_close_timeout", timeout),
+		MaxLifetime:      t.duration("max_lifetime", timeout),
+		Keepalive:        t.duration("keepalive", span{zero: true, least: time.Second, most: maxKeepalive}),
+		UserTimeout:      t.duration("user_timeout", span{zero: true, least: time.Millisecond, most: maxUserTimeout}),
+		Retries:          int(t.integer("retries", 10)),
+		MaxConnections:   int(t.integer("max_connections", math.MaxInt32)),
+	}
+	before := len(r.errs)
+	s.Source = choice(t, "source", SourceClient, SourceClientIP, SourcePreferClient, SourceHost)
+	s.Listen = r.listen(t)
+	s.Backends = r.pool(t)
+	mode, given := t.values["mode"]
+	if (!given || mode == string(ModeVIP)) && isEmpty(t.values[kindBackend]) {
+		r.failf(t.here(), `add a [[service.backend]] with its address, or write mode = "intercept"`, "a vip service needs a backend")
+	}
+	if len(r.errs) == before && len(s.Backends) > 0 {
+		r.checkFamilies(t, s)
+	}
+	return s
+}
+
+// protocol gives the protocol of a service.
+func (t table) protocol() string {
+	s, given, ok := t.text("protocol")
+	switch {
+	case !given || !ok || s == "tcp":
+	case s == "udp":
+		t.r.failf(t.at("protocol"), `write protocol = "tcp", or remove the service`, "this version proxies TCP only")
+	default:
+		t.r.failf(t.at("protocol"), `write "tcp"`, "%s is not known", quote(s))
+	}
+	return "tcp"
+}
+
+// listen reads the listen entries of a service and expands port ranges.
+func (r *reader) listen(t table) []netip.AddrPort {
+	at := t.at("listen")
+	if _, given := t.values["listen"]; !given {
+		r.failf(t.here(), "add "+t.field("listen").example(), "the service has no listen")
+		return nil
+	}
+	items, ok := t.list("listen")
+	if ok && len(items) == 0 {
+		r.failf(at, "write "+t.field("listen").example(), "the list is empty")
+	}
+	var out []netip.AddrPort
+	for _, item := range items {
+		p, bad := parsePorts(item.text)
+		if bad != nil {
+			r.failf(item.at, bad.remedy, "%s", bad.msg)
+			continue
+		}
+		within := r.expanded <= maxListeners
+		r.expanded += p.count()
+		if r.expanded > maxListeners {
+			if within {
+				r.failf(item.at, `for wide port ranges write mode = "intercept" with one listen address and send the ports there by a TPROXY rule`,
+					"%s brings the file to %d listeners, more than %d", p, r.expanded, maxListeners)
+			}
+			continue
+		}
+		r.listeners = append(r.listeners, listener{ports: p, at: item.at})
+		for port := int(p.lo); port <= int(p.hi); port++ {
+			out = append(out, netip.AddrPortFrom(p.addr, uint16(port)))
+		}
+	}
+	return out
+}
+
+// pool reads the backends of a service.
+func (r *reader) pool(t table) []Backend {
+	var out []Backend
+	addresses := make(map[netip.AddrPort]int)
+	names := make(map[string]int)
+	for _, bt := range t.tables(kindBackend) {
+		bt.checkKeys()
+		addr, ok := r.backendAddress(bt)
+		if !ok {
+			bt.text("name") // for its mistakes
+			continue
+		}
+		at := bt.at("address")
+		if line, taken := addresses[addr]; taken {
+			r.failf(at, "list every backend once", "%s is the backend at line %d too", addr, line)
+			continue
+		}
+		addresses[addr] = at.line
+		r.backends = append(r.backends, upstream{addr: addr, at: at})
+		b := Backend{Name: addr.String(), Address: addr}
+		if s, given, ok := bt.text("name"); given && ok {
+			b.Name = s
+		}
+		switch line, taken := names[b.Name]; {
+		case b.Name != addr.String() && !validName.MatchString(b.Name):
+			r.failf(bt.at("name"), nameRemedy+", or leave it out", "%s is no name for a backend", quote(b.Name))
+		case taken:
+			r.failf(bt.at("name"), "give every backend of a service a name of its own", "%q is the name of the backend at line %d too", b.Name, line)
+		}
+		names[b.Name] = bt.at("name").line
+		out = append(out, b)
+	}
+	return out
+}
+
+// backendAddress reads the address of a backend.
+func (r *reader) backendAddress(t table) (netip.AddrPort, bool) {
+	s, given, ok := t.text("address")
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	if !given {
+		r.failf(t.here(), "add "+t.field("address").example(), "the backend has no address")
+		return netip.AddrPort{}, false
+	}
+	addr, bad := parseAddrPort(s)
+	if bad == nil && addr.Addr().IsUnspecified() {
+		bad = &mistake{quote(s) + " is a wildcard", "write the address of one server"}
+	}
+	if bad != nil {
+		r.failf(t.at("address"), bad.remedy, "%s", bad.msg)
+		return netip.AddrPort{}, false
+	}
+	return addr, true
+}

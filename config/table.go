@@ -1,0 +1,223 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// table is a table of the file with getters that give the value of a key or its
+// default, and note what is wrong.
+type table struct {
+	r      *reader
+	kind   string // its keys in schema
+	name   string // for messages, such as service "web"
+	values map[string]any
+	node   *node
+}
+
+// at is the place of a key of the table.
+func (t table) at(key string) place {
+	name := key
+	switch {
+	case t.kind == kindService:
+		name = t.name + " " + key
+	case t.kind != kindRoot:
+		name = t.name + "." + key
+	}
+	return place{line: t.node.child(key).line, key: name}
+}
+
+// here is the place of the table itself.
+func (t table) here() place { return place{line: t.node.line, key: t.name} }
+
+// field gives a key of the schema. Asking for another is a programmer's mistake.
+func (t table) field(key string) field {
+	f, ok := lookup(t.kind, key)
+	if !ok {
+		panic("config: no key " + key + " in table " + t.kind)
+	}
+	return f
+}
+
+// bareKey is a key that needs no quotes.
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// checkKeys notes the keys that do not belong in the table.
+func (t table) checkKeys() {
+	for _, key := range slices.Sorted(maps.Keys(t.values)) {
+		if _, ok := lookup(t.kind, key); ok {
+			continue
+		}
+		at := t.at(key)
+		if !bareKey.MatchString(key) {
+			at.key = t.at(quote(key)).key
+		}
+		t.r.failf(at, suggest(t.kind, key), "unknown key")
+	}
+}
+
+// wrongType notes a value of another type than wanted.
+func (t table) wrongType(at place, remedy, want string, v any) {
+	t.r.failf(at, remedy, "expected %s, got %s", want, describe(v))
+}
+
+// describe names the type of a TOML value, and the value where it is short.
+func describe(v any) string {
+	switch v := v.(type) {
+	case string:
+		return "the string " + quote(v)
+	case int64:
+		return fmt.Sprintf("the integer %d", v)
+	case float64:
+		return fmt.Sprintf("the float %v", v)
+	case bool:
+		return fmt.Sprintf("the boolean %t", v)
+	case time.Time:
+		return "a date or time"
+	case map[string]any:
+		return "a table"
+	case []map[string]any:
+		return "an array of tables"
+	}
+	return "an array"
+}
+
+// integer gives a number from 0 to most.
+func (t table) integer(key string, most int64) int64 {
+	f := t.field(key)
+	def := int64(f.value.(int))
+	v, given := t.values[key]
+	if !given {
+		return def
+	}
+	n, ok := v.(int64)
+	if !ok {
+		remedy := "write it without quotes and fraction, such as " + f.example()
+		if s, isText := v.(string); isText {
+			if _, err := strconv.Atoi(s); err == nil {
+				remedy = fmt.Sprintf("write %s = %s", key, s)
+			}
+		}
+		t.wrongType(t.at(key), remedy, "an integer", v)
+		return def
+	}
+	if n < 0 || n > most {
+		t.r.failf(t.at(key), fmt.Sprintf("write a number from 0 to %d", most), "%d is out of range", n)
+		return def
+	}
+	return n
+}
+
+// text gives a string.
+func (t table) text(key string) (s string, given, ok bool) {
+	f := t.field(key)
+	v, given := t.values[key]
+	if !given {
+		return "", false, true
+	}
+	s, ok = v.(string)
+	if !ok {
+		t.wrongType(t.at(key), "write it in quotes, such as "+f.example(), "a string", v)
+	}
+	return s, true, ok
+}
+
+// choice gives one of the allowed values.
+func choice[T ~string](t table, key string, allowed ...T) T {
+	def := T(t.field(key).value.(string))
+	s, given, ok := t.text(key)
+	if !given || !ok {
+		return def
+	}
+	if !slices.Contains(allowed, T(s)) {
+		t.r.failf(t.at(key), "write one of "+quoteAll(allowed), "%s is not known", quote(s))
+		return def
+	}
+	return T(s)
+}
+
+// listItem is an element of an array of strings.
+type listItem struct {
+	text string
+	at   place
+}
+
+// list gives the strings of an array. Elements of another type are noted and
+// left out.
+func (t table) list(key string) (items []listItem, ok bool) {
+	f := t.field(key)
+	at := t.at(key)
+	values, ok := t.values[key].([]any)
+	if !ok {
+		remedy := "write " + f.example()
+		if s, isText := t.values[key].(string); isText {
+			remedy = fmt.Sprintf("put it in brackets: %s = [%s]", key, quote(s))
+		}
+		t.wrongType(at, remedy, "an array of strings", t.values[key])
+		return nil, false
+	}
+	ok = true
+	for i, v := range values {
+		at := place{line: t.node.child(key).item(i).line, key: fmt.Sprintf("%s[%d]", at.key, i)}
+		s, isText := v.(string)
+		if !isText {
+			t.wrongType(at, "write it in quotes, such as "+f.example(), "a string", v)
+			ok = false
+			continue
+		}
+		items = append(items, listItem{text: s, at: at})
+	}
+	return items, ok
+}
+
+// table gives a table of the root; a missing one is empty.
+func (t table) table(kind string) table {
+	sub := table{r: t.r, kind: kind, name: kind, node: t.node.child(kind)}
+	v, given := t.values[kind]
+	values, ok := v.(map[string]any)
+	if given && !ok {
+		t.wrongType(t.at(kind), fmt.Sprintf("write it as a table, %s", headers[kind]), "a table", v)
+	}
+	sub.values = values
+	sub.checkKeys()
+	return sub
+}
+
+// tables gives an array of tables, [[kind]] in the file. The caller names them.
+func (t table) tables(kind string) []table {
+	v, given := t.values[kind]
+	if !given {
+		return nil
+	}
+	var out []table
+	add := func(i int, values map[string]any) {
+		out = append(out, table{
+			r: t.r, kind: kind, name: fmt.Sprintf("%s[%d]", t.at(kind).key, i),
+			values: values, node: t.node.child(kind).item(i),
+		})
+	}
+	remedy := fmt.Sprintf("write %s with double brackets above each", headers[kind])
+	switch v := v.(type) {
+	case []map[string]any:
+		for i, values := range v {
+			add(i, values)
+		}
+	case []any:
+		for i, e := range v {
+			values, ok := e.(map[string]any)
+			if !ok {
+				at := place{line: t.node.child(kind).item(i).line, key: fmt.Sprintf("%s[%d]", t.at(kind).key, i)}
+				t.wrongType(at, remedy, "a table", e)
+				continue
+			}
+			add(i, values)
+		}
+	default:
+		t.wrongType(t.at(kind), remedy, "an array of tables", v)
+	}
+	return out
+}
