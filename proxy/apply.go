@@ -1,0 +1,352 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tproxyd/tproxyd/internal/balance"
+	"github.com/tproxyd/tproxyd/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	backlog         = 4096 // cut to net.core.somaxconn by the kernel
+	originalBackend = "original"
+)
+
+// Apply makes c what the proxy runs, or changes nothing and says why. Flows of
+// services that stay go on as they are; flows of services that are gone have
+// the drain timeout.
+func (p *Proxy) Apply(c Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draining {
+		return ErrDraining
+	}
+	own := newListens(c.Services)
+	if err := p.guard.checkBackends(c.Services, own); err != nil {
+		return err
+	}
+	opened, err := p.openListeners(c.Services)
+	if err != nil {
+		return err
+	}
+	if err := p.setLimits(c.MaxConnections, p.leaving(own)); err != nil {
+		closeAll(opened)
+		return err
+	}
+	services := make([]*service, len(c.Services))
+	sockets := map[netip.AddrPort][]int{}
+	for i, s := range c.Services {
+		services[i] = p.newService(s, c)
+		for _, a := range s.Listen {
+			if sockets[a] = opened[a]; sockets[a] == nil {
+				sockets[a] = p.sockets[a]
+			}
+		}
+	}
+	p.guard.listens.Store(&own)
+	p.publish(services)
+	p.each(func(w *worker) { w.install(services, sockets, c.DrainTimeout) })
+	p.config, p.sockets = c, sockets
+	return nil
+}
+
+// publish shows readers services and all counters.
+func (p *Proxy) publish(services []*service) {
+	v := &view{services: services}
+	for _, name := range slices.Sorted(maps.Keys(p.stats)) {
+		v.stats = append(v.stats, p.stats[name])
+	}
+	p.view.Store(v)
+}
+
+// openListeners opens the sockets of the addresses that are new, for every
+// worker, or none.
+func (p *Proxy) openListeners(services []Service) (map[netip.AddrPort][]int, error) {
+	opened := map[netip.AddrPort][]int{}
+	off := sync.OnceValue(ipv6Off)
+	for _, s := range services {
+		for _, a := range s.Listen {
+			if p.sockets[a] != nil {
+				continue
+			}
+			if a.Addr().Is6() && off() {
+				closeAll(opened)
+				return nil, fmt.Errorf("service %q: listen on %v: IPv6 is switched off on all interfaces: %w", s.Name, a, unix.EADDRNOTAVAIL)
+			}
+			fds, err := openListener(a, len(p.workers), p.overlaps(a))
+			if err != nil {
+				closeAll(opened)
+				return nil, fmt.Errorf("service %q: listen on %v: %w", s.Name, a, err)
+			}
+			opened[a] = fds
+		}
+	}
+	return opened, nil
+}
+
+// overlaps reports whether a listener of ours is on all addresses of a's port
+// where a is one of them, or the other way round. A reload may go from one to
+// the other.
+func (p *Proxy) overlaps(a netip.AddrPort) bool {
+	for o := range p.sockets {
+		if o.Port() == a.Port() && o.Addr().Is4() == a.Addr().Is4() && (o.Addr().IsUnspecified() || a.Addr().IsUnspecified()) {
+			return true
+		}
+	}
+	return false
+}
+
+// ipv6Off reports whether IPv6 is switched off on all interfaces. Transparent
+// sockets can be bound all the same, but nothing would come.
+func ipv6Off() (off bool) {
+	files, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/disable_ipv6") // the pattern is right
+	for _, file := range files {
+		switch filepath.Base(filepath.Dir(file)) {
+		case "all", "default": // no interfaces
+			continue
+		}
+		value, err := os.ReadFile(file)
+		if err != nil || strings.TrimSpace(string(value)) == "0" {
+			return false // on, or nobody knows
+		}
+		off = true
+	}
+	return off
+}
+
+// openListener opens n sockets that share the address a. Unless others of ours
+// are in the way, the first try is with a socket that shares with nobody:
+// another process that listens there, of whatever user, is found out instead
+// of joined.
+func openListener(a netip.AddrPort, n int, overlaps bool) ([]int, error) {
+	if !overlaps {
+		alone, err := sys.ListenTCP(a, 1, false)
+		if err != nil {
+			return nil, err
+		}
+		sys.Close(alone)
+	}
+	var fds []int
+	for range n {
+		fd, err := sys.ListenTCP(a, backlog, true)
+		if err != nil {
+			closeAll(map[netip.AddrPort][]int{a: fds})
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// leaving counts the listening sockets whose address is not in stay.
+func (p *Proxy) leaving(stay listens) int {
+	n := 0
+	for a, fds := range p.sockets {
+		if _, ok := stay[unzoned(a)]; !ok {
+			n += len(fds)
+		}
+	}
+	return n
+}
+
+func closeAll(sockets map[netip.AddrPort][]int) {
+	for _, fds := range sockets {
+		for _, fd := range fds {
+			sys.Close(fd)
+		}
+	}
+}
+
+// Check tries what the configuration needs of the kernel and of the process's
+// capabilities, without opening a listener.
+func Check(c Config) error {
+	var mark uint32
+	for _, s := range c.Services {
+		if s.Mode == Intercept {
+			mark = c.Mark
+		}
+	}
+	if err := sys.CheckTransparent(mark); err != nil {
+		return err
+	}
+	for _, s := range c.Services {
+		for _, a := range s.Listen {
+			fd, e := sys.TCPSocket(sys.Family(a.Addr()))
+			if e == unix.EAFNOSUPPORT {
+				return fmt.Errorf("service %q: listen on %v: %w", s.Name, a, os.NewSyscallError("socket", e))
+			}
+			if e == 0 {
+				sys.Close(fd)
+			}
+		}
+	}
+	return nil
+}
+
+// newService prepares s for the workers.
+func (p *Proxy) newService(s Service, c Config) *service {
+	st := p.stats[s.Name]
+	if st == nil {
+		st = newServiceStats(s.Name, len(p.workers))
+		p.stats[s.Name] = st
+	}
+	svc := &service{Service: s, stats: st, records: c.Records}
+	if s.Mode == Intercept {
+		svc.mark = c.Mark
+	}
+	for i, b := range s.Backends {
+		own := poolV4
+		if b.Addr.Addr().Is6() {
+			own = poolV6
+		}
+		svc.pools[own] = append(svc.pools[own], i)
+		svc.pools[poolAny] = append(svc.pools[poolAny], i)
+	}
+	return svc
+}
+
+// newPart is w's part of svc.
+func (w *worker) newPart(svc *service) *part {
+	pt := &part{svc: svc, shard: svc.stats.shards[w.id]}
+	names := []string{originalBackend}
+	if len(svc.Backends) > 0 {
+		names = names[:0]
+		for _, b := range svc.Backends {
+			names = append(names, b.Name)
+		}
+	}
+	for _, name := range names {
+		pt.backends = append(pt.backends, svc.stats.backend(name).shards[w.id])
+	}
+	for i, pool := range svc.pools {
+		if len(pool) > 0 {
+			pt.pickers[i] = balance.NewRoundRobin(len(pool), w.id)
+		}
+	}
+	return pt
+}
+
+// install makes services what w serves.
+func (w *worker) install(services []*service, sockets map[netip.AddrPort][]int, drain time.Duration) {
+	parts := map[netip.AddrPort]*part{}
+	present := map[string]bool{}
+	for _, svc := range services {
+		pt := w.newPart(svc)
+		present[svc.Name] = true
+		for _, a := range svc.Listen {
+			parts[a] = pt
+		}
+	}
+	known := map[netip.AddrPort]bool{}
+	for _, l := range w.listeners {
+		if l == nil {
+			continue
+		}
+		if pt := parts[l.addr]; pt != nil {
+			known[l.addr] = true
+			w.assign(l, pt)
+		} else {
+			w.closeListener(l)
+		}
+	}
+	for a, pt := range parts {
+		if !known[a] {
+			w.addListener(a, sockets[a][w.id], pt)
+		}
+	}
+	w.resumeAccepting()
+	at := w.loop.Now() + int64(drain)
+	w.flows.all(func(f *flow) {
+		if present[f.part.svc.Name] {
+			f.drainAt = 0 // its service may have been gone for a while
+		} else {
+			w.drainFlow(f, at)
+		}
+	})
+}
+
+// assign gives l to a part. Sockets that are accepted from now on inherit its
+// liveness options.
+func (w *worker) assign(l *listener, pt *part) {
+	l.part = pt
+	if err := sys.SetLiveness(l.fd, pt.svc.liveness()); err != nil {
+		w.proxy.report(event{kind: eventOption, service: pt.svc.Name, err: err})
+	}
+}
+
+func (w *worker) addListener(a netip.AddrPort, fd int, pt *part) {
+	l := &listener{fd: fd, addr: a, index: len(w.listeners)}
+	for i, old := range w.listeners {
+		if old == nil {
+			l.index = i
+		}
+	}
+	if l.index == len(w.listeners) {
+		w.listeners = append(w.listeners, nil)
+	}
+	w.listeners[l.index] = l
+	w.assign(l, pt)
+	if !w.blocked {
+		w.watch(l, true)
+	}
+}
+
+// closeListener takes what has connected already, and closes l.
+func (w *worker) closeListener(l *listener) {
+	for {
+		fd, e := sys.Accept(l.fd, &w.addr)
+		if errors.Is(e, unix.ECONNABORTED) || errors.Is(e, unix.EINTR) {
+			continue
+		}
+		if e != 0 {
+			break
+		}
+		w.proxy.active.Add(1)
+		l.part.svc.stats.active.Add(1)
+		w.begin(l, fd, w.addr.AddrPort())
+	}
+	sys.Close(l.fd)
+	w.listeners[l.index] = nil
+}
+
+// drain stops accepting and sets the time at which flows are cut.
+func (w *worker) drain(timeout time.Duration) {
+	w.draining = max(1, w.loop.Now()+int64(timeout))
+	for _, l := range w.listeners {
+		if l != nil {
+			w.closeListener(l)
+		}
+	}
+	w.flows.all(func(f *flow) { w.drainFlow(f, w.draining) })
+}
+
+// drainFlow has f cut at the time at, if it is still there.
+func (w *worker) drainFlow(f *flow, at int64) {
+	if f.drainAt != 0 && f.drainAt <= at {
+		return
+	}
+	f.drainAt = at
+	switch f.state {
+	case relaying:
+		w.loop.Schedule(&f.timer, w.flowDeadline(f))
+	case connecting, waiting, resetting:
+		w.loop.Schedule(&f.timer, f.due())
+	case free:
+	}
+}
+
+// cut ends all flows at once.
+func (w *worker) cut() {
+	w.flows.all(func(f *flow) { w.end(f, Drained) })
+	w.handOver()
+}

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The metrics' names.
+const (
+	metricConnections       = "tproxyd_connections_total"
+	metricActive            = "tproxyd_connections_active"
+	metricClosed            = "tproxyd_connections_closed_total"
+	metricRejected          = "tproxyd_connections_rejected_total"
+	metricBytes             = "tproxyd_bytes_total"
+	metricDuration          = "tproxyd_connection_duration_seconds"
+	metricConflicts         = "tproxyd_source_conflicts_total"
+	metricBackendTries      = "tproxyd_backend_connections_total"
+	metricBackendActive     = "tproxyd_backend_connections_active"
+	metricBackendConnect    = "tproxyd_backend_connect_seconds"
+	metricPauses            = "tproxyd_accept_pauses_total"
+	metricPaused            = "tproxyd_worker_accept_paused"
+	metricWorkerConnections = "tproxyd_worker_connections"
+	metricPipes             = "tproxyd_pipes"
+	metricBuffers           = "tproxyd_relay_buffer_bytes"
+	metricMaxConnections    = "tproxyd_max_connections"
+	metricDescriptors       = "tproxyd_max_descriptors"
+)
+
+// Collector reads the counters of a Proxy at each scrape.
+type Collector struct {
+	proxy *Proxy
+	descs map[string]*prometheus.Desc
+}
+
+// NewCollector returns the collector of p.
+func NewCollector(p *Proxy) *Collector {
+	c := &Collector{proxy: p, descs: map[string]*prometheus.Desc{}}
+	for _, m := range []struct {
+		name, help string
+		labels     []string
+	}{
+		{metricConnections, "Connections accepted.", []string{"service"}},
+		{metricActive, "Connections now open.", []string{"service"}},
+		{metricClosed, "Connections ended, by the reason.", []string{"service", "reason"}},
+		{metricRejected, "Connections ended before they had an upstream, for a cause of the proxy's own. They count as closed too.", []string{"service", "reason"}},
+		{metricBytes, "Payload bytes relayed. Direction in is from the client to the upstream; path tells whether they were copied or spliced.", []string{"service", "direction", "path"}},
+		{metricDuration, "Time from accept to end of a connection.", []string{"service"}},
+		{metricConflicts, "Connections whose source address and port were in use towards the backend.", []string{"service"}},
+		{metricBackendTries, "Tries to connect to a backend, by the result.", []string{"service", "backend", "result"}},
+		{metricBackendActive, "Connections open to a backend, or being opened.", []string{"service", "backend"}},
+		{metricBackendConnect, "Time of successful connects to a backend.", []string{"service", "backend"}},
+		{metricPauses, "Pauses of accepting connections, by the reason.", []string{"reason"}},
+		{metricPaused, "Whether a worker has paused accepting (1) or not (0).", []string{"worker"}},
+		{metricWorkerConnections, "Connections now open, by worker.", []string{"worker"}},
+		{metricPipes, "Kernel pipes for splice, by state.", []string{"state"}},
+		{metricBuffers, "User memory that holds bytes which were read and could not be written yet.", nil},
+		{metricMaxConnections, "Connections that the process accepts at most.", nil},
+		{metricDescriptors, "RLIMIT_NOFILE in force.", nil},
+	} {
+		c.descs[m.name] = prometheus.NewDesc(m.name, m.help, m.labels, nil)
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.proxy.view.Load().stats {
+		c.service(ch, s)
+		for name, b := range s.snapshot() {
+			c.backend(ch, s.name, name, b)
+		}
+	}
+	c.workers(ch)
+	l := c.proxy.Limits()
+	c.gauge(ch, metricMaxConnections, float64(l.MaxConnections))
+	c.gauge(ch, metricDescriptors, float64(l.Descriptors))
+}
+
+func (c *Collector) counter(ch chan<- prometheus.Metric, name string, v uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(c.descs[name], prometheus.CounterValue, float64(v), labels...)
+}
+
+func (c *Collector) gauge(ch chan<- prometheus.Metric, name string, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, v, labels...)
+}
+
+func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
+	// What is read first is behind what is read later: ended flows are never
+	// more than accepted ones.
+	for r := range reasonCount {
+		n := s.total(func(sh *shard) uint64 { return sh.closed[r].Load() })
+		if n > 0 || r == ClientClose || r == UpstreamClose {
+			c.counter(ch, metricClosed, n, s.name, r.String())
+		}
+		if r.Rejected() {
+			c.counter(ch, metricRejected, n, s.name, r.String())
+		}
+	}
+	c.gauge(ch, metricActive, float64(s.active.Load()), s.name)
+	c.counter(ch, metricConnections, s.total(func(sh *shard) uint64 { return sh.accepted.Load() }), s.name)
+	c.counter(ch, metricConflicts, s.total(func(sh *shard) uint64 { return sh.conflicts.Load() }), s.name)
+	for side, direction := range directionNames {
+		for path, name := range pathNames {
+			c.counter(ch, metricBytes, s.total(func(sh *shard) uint64 { return sh.bytes[side][path].Load() }), s.name, direction, name)
+		}
+	}
+	hs := make([]*histogram, len(s.shards))
+	for i, sh := range s.shards {
+		hs[i] = &sh.duration
+	}
+	c.histogram(ch, metricDuration, hs, s.name)
+}
+
+func (c *Collector) backend(ch chan<- prometheus.Metric, service, name string, b *backendTotals) {
+	var active int64
+	var results [resultCount]uint64
+	hs := make([]*histogram, len(b.shards))
+	for i, sh := range b.shards {
+		active += sh.active.Load()
+		for r := range results {
+			results[r] += sh.results[r].Load()
+		}
+		hs[i] = &sh.connect
+	}
+	c.gauge(ch, metricBackendActive, float64(active), service, name)
+	for r, n := range results {
+		c.counter(ch, metricBackendTries, n, service, name, resultNames[r])
+	}
+	c.histogram(ch, metricBackendConnect, hs, service, name)
+}
+
+// histogram adds up hs, which have the same bounds.
+func (c *Collector) histogram(ch chan<- prometheus.Metric, name string, hs []*histogram, labels ...string) {
+	buckets := map[float64]uint64{}
+	var count uint64
+	for i, bound := range hs[0].bounds {
+		for _, h := range hs {
+			count += h.counts[i].Load()
+		}
+		buckets[bound.Seconds()] = count
+	}
+	var sum int64
+	for _, h := range hs {
+		count += h.counts[len(h.bounds)].Load()
+		sum += h.sum.Load()
+	}
+	ch <- prometheus.MustNewConstHistogram(c.descs[name], count, time.Duration(sum).Seconds(), buckets, labels...)
+}
+
+func (c *Collector) workers(ch chan<- prometheus.Metric) {
+	var pauses [pauseCount]uint64
+	var idle, lent, buffers int64
+	for _, w := range c.proxy.workers {
+		for r := range pauses {
+			pauses[r] += w.stats.pauses[r].Load()
+		}
+		idle += w.stats.pipesIdle.Load()
+		lent += w.stats.pipesLent.Load()
+		buffers += w.stats.bufferBytes.Load()
+		paused := 0.0
+		if w.stats.paused.Load() {
+			paused = 1
+		}
+		id := strconv.Itoa(w.id)
+		c.gauge(ch, metricPaused, paused, id)
+		c.gauge(ch, metricWorkerConnections, float64(w.stats.flows.Load()), id)
+	}
+	for r, n := range pauses {
+		c.counter(ch, metricPauses, n, pauseNames[r])
+	}
+	c.gauge(ch, metricPipes, float64(idle), "idle")
+	c.gauge(ch, metricPipes, float64(lent), "lent")
+	c.gauge(ch, metricBuffers, float64(buffers))
+}

@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Mode says where the upstream of a service's flows comes from.
+type Mode uint8
+
+// The modes.
+const (
+	VIP       Mode = iota // the listen address is a virtual IP: flows are balanced over the backends
+	Intercept             // flows come by a TPROXY rule: upstream is their original destination, or a backend if there are any
+)
+
+func (m Mode) String() string {
+	if m == Intercept {
+		return "intercept"
+	}
+	return "vip"
+}
+
+// Source says which source address the backend sees.
+type Source uint8
+
+// The source policies.
+const (
+	Client       Source = iota // the client's ip and port; a conflict ends the flow
+	ClientIP                   // the client's ip, any port
+	PreferClient               // the client's ip and port; on a conflict any port
+	Host                       // the proxy's own address
+)
+
+func (s Source) String() string {
+	return [...]string{"client", "client-ip", "prefer-client", "host"}[s]
+}
+
+// Config is what the data plane runs. It is not changed after it was given to
+// Apply.
+type Config struct {
+	// MaxConnections bounds the flows of the process; 0 is what the
+	// descriptor limit allows.
+	MaxConnections int
+	// DrainTimeout is how long flows of a removed service, and of a proxy that
+	// shuts down, may go on.
+	DrainTimeout time.Duration
+	// Mark is the SO_MARK of upstream sockets of intercept services, by which
+	// an output rule leaves them alone; 0 sets none.
+	Mark uint32
+	// Records asks for a record of each ended flow.
+	Records  bool
+	Services []Service
+}
+
+// Service is one [[service]] of the configuration.
+type Service struct {
+	Name             string
+	Mode             Mode
+	Listen           []netip.AddrPort
+	Source           Source
+	ConnectTimeout   time.Duration // for one try; must be positive
+	IdleTimeout      time.Duration // no byte in either direction; 0: none
+	HalfCloseTimeout time.Duration // the same once one side has sent FIN; 0: none
+	MaxLifetime      time.Duration // 0: none
+	Keepalive        time.Duration // TCP_KEEPIDLE on both legs; 0: none
+	UserTimeout      time.Duration // TCP_USER_TIMEOUT on both legs; 0: the kernel's
+	Retries          int           // further backends tried after a connect failure
+	MaxConnections   int           // 0: no limit of its own
+	Backends         []Backend
+}
+
+// Backend is one server of a service.
+type Backend struct {
+	Name string // unique within the service; the metrics label
+	Addr netip.AddrPort
+}

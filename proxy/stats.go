@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The relay paths, by which bytes are counted.
+const (
+	pathCopy = iota
+	pathSplice
+	pathCount
+)
+
+var (
+	pathNames      = [pathCount]string{"copy", "splice"}
+	directionNames = [2]string{client: "in", upstream: "out"} // in: from the client to the upstream
+)
+
+// result is how a try to connect to a backend ended.
+type result uint8
+
+const (
+	resultOK result = iota
+	resultRefused
+	resultTimeout
+	resultUnreachable
+	resultConflict
+	resultError
+	resultCount
+)
+
+var resultNames = [resultCount]string{"ok", "refused", "timeout", "unreachable", "conflict", "error"}
+
+// histogram counts durations in fixed buckets. It has one writer.
+type histogram struct {
+	bounds []time.Duration // upper bounds, ascending
+	counts []atomic.Uint64 // one more than bounds
+	sum    atomic.Int64    // nanoseconds
+}
+
+var (
+	connectBounds = []time.Duration{
+		50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
+		25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+		500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+	}
+	durationBounds = []time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond,
+		500 * time.Millisecond, time.Second, 5 * time.Second, 15 * time.Second, time.Minute,
+		5 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
+	}
+)
+
+func newHistogram(bounds []time.Duration) histogram {
+	return histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
+}
+
+func (h *histogram) observe(d time.Duration) {
+	i := 0
+	for i < len(h.bounds) && d > h.bounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// shard is one worker's counters of a service. The worker writes, others read.
+type shard struct {
+	accepted  atomic.Uint64
+	conflicts atomic.Uint64
+	closed    [reasonCount]atomic.Uint64
+	bytes     [2][pathCount]atomic.Uint64
+	duration  histogram
+}
+
+// serviceStats are a service's counters. They live as long as the process: a
+// reload that changes or brings back the service goes on with them.
+type serviceStats struct {
+	name   string
+	active atomic.Int64 // shared by the workers, for the limit
+	shards []*shard     // by worker
+
+	mu       sync.Mutex
+	backends map[string]*backendTotals
+}
+
+func newServiceStats(name string, workers int) *serviceStats {
+	s := &serviceStats{name: name, backends: map[string]*backendTotals{}}
+	for range workers {
+		s.shards = append(s.shards, &shard{duration: newHistogram(durationBounds)})
+	}
+	return s
+}
+
+// backendTotals are a backend's counters, by worker.
+type backendTotals struct {
+	shards []*backendStats
+}
+
+// backendStats is one worker's counters of a backend.
+type backendStats struct {
+	name    string
+	active  atomic.Int64
+	results [resultCount]atomic.Uint64
+	connect histogram
+}
+
+// backend returns the counters of the backend called name, making them at
+// first use.
+func (s *serviceStats) backend(name string) *backendTotals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.backends[name]
+	if t == nil {
+		t = &backendTotals{}
+		for range s.shards {
+			t.shards = append(t.shards, &backendStats{name: name, connect: newHistogram(connectBounds)})
+		}
+		s.backends[name] = t
+	}
+	return t
+}
+
+// snapshot returns the backends there are now. A worker may wait for the lock,
+// so it is not held while they are read.
+func (s *serviceStats) snapshot() map[string]*backendTotals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.backends)
+}
+
+// total adds up f over the workers.
+func (s *serviceStats) total(f func(*shard) uint64) uint64 {
+	var n uint64
+	for _, sh := range s.shards {
+		n += f(sh)
+	}
+	return n
+}
+
+// rejected is the number of flows refused for a cause on our side.
+func (s *serviceStats) rejected() uint64 {
+	return s.total(func(sh *shard) uint64 {
+		var n uint64
+		for r := range reasonCount {
+			if r.Rejected() {
+				n += sh.closed[r].Load()
+			}
+		}
+		return n
+	})
+}
+
+// workerStats are a worker's counters that belong to no service.
+type workerStats struct {
+	pauses      [pauseCount]atomic.Uint64
+	paused      atomic.Bool
+	flows       atomic.Int64
+	pipesIdle   atomic.Int64
+	pipesLent   atomic.Int64
+	bufferBytes atomic.Int64
+}
+
+// pause is why a worker stopped accepting for a while.
+type pause uint8
+
+const (
+	pauseConnections pause = iota // max_connections of the process
+	pauseService                  // max_connections of the service
+	pauseDescriptors              // EMFILE, ENFILE
+	pauseMemory                   // ENOBUFS, ENOMEM
+	pauseCount
+)
+
+var pauseNames = [pauseCount]string{"max_connections", "service_max_connections", "descriptors", "memory"}

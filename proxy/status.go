@@ -1,0 +1,74 @@
+package proxy
+
+import "net/netip"
+
+// ServiceStatus is a service at one moment.
+type ServiceStatus struct {
+	Service
+	Active            int64
+	Total, Rejected   uint64
+	BytesIn, BytesOut uint64
+	Backends          []BackendStatus
+}
+
+// BackendStatus is a backend at one moment. Its name is "original" and its
+// address zero where flows go to their original destination.
+type BackendStatus struct {
+	Backend
+	Active        int64
+	Total, Failed uint64
+}
+
+// WorkerStatus is a worker at one moment.
+type WorkerStatus struct {
+	ID          int
+	Connections int64
+	Paused      bool // accepting
+}
+
+// Active is the number of flows.
+func (p *Proxy) Active() int64 { return p.active.Load() }
+
+// Services returns the services of the running configuration.
+func (p *Proxy) Services() []ServiceStatus {
+	var all []ServiceStatus
+	for _, svc := range p.view.Load().services {
+		s := svc.stats
+		st := ServiceStatus{
+			Service:  svc.Service,
+			Active:   s.active.Load(),
+			Rejected: s.rejected(),
+			Total:    s.total(func(sh *shard) uint64 { return sh.accepted.Load() }),
+			BytesIn:  s.total(func(sh *shard) uint64 { return sh.bytes[client][pathCopy].Load() + sh.bytes[client][pathSplice].Load() }),
+			BytesOut: s.total(func(sh *shard) uint64 {
+				return sh.bytes[upstream][pathCopy].Load() + sh.bytes[upstream][pathSplice].Load()
+			}),
+		}
+		backends := svc.Backends
+		if len(backends) == 0 {
+			backends = []Backend{{Name: originalBackend, Addr: netip.AddrPort{}}}
+		}
+		for _, b := range backends {
+			bs := BackendStatus{Backend: b}
+			for _, sh := range s.backend(b.Name).shards {
+				bs.Active += sh.active.Load()
+				bs.Total += sh.results[resultOK].Load()
+				for r := resultOK + 1; r < resultCount; r++ {
+					bs.Failed += sh.results[r].Load()
+				}
+			}
+			st.Backends = append(st.Backends, bs)
+		}
+		all = append(all, st)
+	}
+	return all
+}
+
+// Workers returns the workers.
+func (p *Proxy) Workers() []WorkerStatus {
+	var all []WorkerStatus
+	for _, w := range p.workers {
+		all = append(all, WorkerStatus{ID: w.id, Connections: w.stats.flows.Load(), Paused: w.stats.paused.Load()})
+	}
+	return all
+}
