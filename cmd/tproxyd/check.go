@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/tproxyd/tproxyd/config"
+)
+
+// cmdCheck validates a configuration and prints what it comes to.
+func cmdCheck(_ context.Context, e env, args []string) error {
+	fs := flag.NewFlagSet("check", flag.ContinueOnError)
+	path := fs.String("config", defaultConfig, "configuration `file`")
+	asJSON := fs.Bool("json", false, "print JSON instead of TOML")
+	quiet := fs.Bool("quiet", false, "print only errors and warnings")
+	if err := parse(e, fs, args); err != nil {
+		return err
+	}
+	c, err := config.Load(*path)
+	if invalid := (config.Errors{}); *asJSON && errors.As(err, &invalid) {
+		if err := printJSON(e.stdout, map[string]config.Errors{"errors": invalid}); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, w := range c.Warnings {
+		fmt.Fprintln(e.stderr, "warning:", w)
+	}
+	switch {
+	case *quiet:
+		return nil
+	case *asJSON:
+		return printJSON(e.stdout, c)
+	}
+	return c.WriteTOML(e.stdout)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tproxyd/tproxyd/config"
+	"github.com/tproxyd/tproxyd/proxy"
+)
+
+// enum returns the values of the constants of a string type of the package
+// config, from its source: a new one is not to be forgotten here.
+func enum(t *testing.T, name string) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../../config/config.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if typ, ok := spec.Type.(*ast.Ident); ok && typ.Name == name {
+			text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, text)
+		}
+		return true
+	})
+	if len(values) < 2 {
+		t.Fatalf("config has %d values of type %s: the search has rotted", len(values), name)
+	}
+	return values
+}
+
+func TestConvertEnums(t *testing.T) {
+	for _, mode := range enum(t, "Mode") {
+		for _, source := range enum(t, "Source") {
+			c := &config.Config{Services: []config.Service{{Name: "web", Mode: config.Mode(mode), Source: config.Source(source)}}}
+			p, err := toProxy(c)
+			if err != nil {
+				t.Errorf("%s, %s: %v", mode, source, err)
+				continue
+			}
+			s := p.Services[0]
+			if s.Mode.String() != mode || s.Source.String() != source {
+				t.Errorf("%s, %s became %v, %v", mode, source, s.Mode, s.Source)
+			}
+		}
+	}
+	for _, s := range []config.Service{{Mode: "tunnel", Source: config.SourceHost}, {Mode: config.ModeVIP, Source: "nobody"}} {
+		if p, err := toProxy(&config.Config{Services: []config.Service{s}}); err == nil {
+			t.Errorf("%q, %q became %+v", s.Mode, s.Source, p)
+		}
+	}
+}
+
+// TestConvertAccess switches records off by log.access alone, and knows a sink
+// for all other values.
+func TestConvertAccess(t *testing.T) {
+	a, err := newAccessLog(&output{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	for _, access := range enum(t, "Access") {
+		p, err := toProxy(&config.Config{Log: config.Log{Access: config.Access(access)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.current.Store(nil)
+		a.set(config.Access(access))
+		if off := access == "off"; p.Records == off || (a.current.Load() == nil) != off {
+			t.Errorf("log.access = %q: records %v, sink %v", access, p.Records, a.current.Load())
+		}
+	}
+}
+
+const everything = `
+[daemon]
+workers = 3
+max_connections = 4
+drain_timeout = "5s"
+mark = 6
+[[service]]
+name = "web"
+mode = "vip"
+listen = ["203.0.113.10:80-81", "[2001:db8::10]:443"]
+source = "prefer-client"
+connect_timeout = "7s"
+idle_timeout = "8s"
+half_close_timeout = "9s"
+max_lifetime = "10s"
+keepalive = "11s"
+user_timeout = "12s"
+retries = 7
+max_connections = 13
+[[service.backend]]
+address = "198.18.2.2:8443"
+[[service.backend]]
+name = "six"
+address = "[2001:db8:2::2]:8443"
+[[service]]
+name = "egress"
+mode = "intercept"
+listen = ["0.0.0.0:15001"]
+`
+
+// TestConvertAll loses no setting on the way to the data plane.
+func TestConvertAll(t *testing.T) {
+	c, err := config.Parse("everything.toml", []byte(everything))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := toProxy(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	describe(&b, "", reflect.ValueOf(p))
+	golden(t, "convert.golden", b.String())
+	if zero := unset(reflect.ValueOf(p.Services[0])); len(zero) > 1 || len(zero) == 1 && zero[0] != "Mode" { // VIP is 0
+		t.Errorf("fields that the configuration does not set: %v", zero)
+	}
+	if zero := unset(reflect.ValueOf(p)); len(zero) > 0 {
+		t.Errorf("fields that the configuration does not set: %v", zero)
+	}
+	if p.Services[1].Mode != proxy.Intercept || len(p.Services[1].Backends) != 0 {
+		t.Errorf("second service: %+v", p.Services[1])
+	}
+}
+
+// describe writes a value, one field a line.
+func describe(b *strings.Builder, path string, v reflect.Value) {
+	if _, ok := reflect.TypeAssert[fmt.Stringer](v); ok || v.Kind() != reflect.Struct && v.Kind() != reflect.Slice {
+		fmt.Fprintf(b, "%s = %v\n", path, v)
+		return
+	}
+	if v.Kind() == reflect.Slice {
+		for i := range v.Len() {
+			describe(b, fmt.Sprintf("%s[%d]", path, i), v.Index(i))
+		}
+		return
+	}
+	for i := range v.NumField() {
+		describe(b, path+"."+v.Type().Field(i).Name, v.Field(i))
+	}
+}
+
+// unset names the fields of a struct that are zero.
+func unset(v reflect.Value) []string {
+	var names []string
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			names = append(names, v.Type().Field(i).Name)
+		}
+	}
+	return names
+}

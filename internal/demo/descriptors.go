@@ -1,0 +1,63 @@
+package demo
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// descriptors counts those of a process by kind.
+type descriptors struct {
+	listeners, sockets, pipes int // a listener is not among the sockets
+}
+
+func (dm *daemon) descriptors() (open descriptors, err error) {
+	proc := fmt.Sprintf("/proc/%d", dm.pid())
+	listening, err := listeners(proc)
+	if err != nil {
+		return open, err
+	}
+	dir := filepath.Join(proc, "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return open, err
+	}
+	for _, e := range entries {
+		// One that has been closed in the meantime is of no kind.
+		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
+		kind, id, _ := strings.Cut(target, ":")
+		switch _, listens := listening[strings.Trim(id, "[]")]; {
+		case kind == "socket" && listens:
+			open.listeners++
+		case kind == "socket":
+			open.sockets++
+		case kind == "pipe":
+			open.pipes++
+		}
+	}
+	return open, nil
+}
+
+// listeners returns the listening TCP sockets in the network namespace of a
+// process, given by its directory: their addresses by their inodes, both as
+// proc_pid_net(5) shows them.
+func listeners(proc string) (map[string]string, error) {
+	const (
+		address, state, inode = 1, 3, 9 // columns
+		listening             = "0A"
+	)
+	found := map[string]string{}
+	for _, file := range []string{"net/tcp", "net/tcp6"} {
+		text, err := os.ReadFile(filepath.Join(proc, file))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > inode && f[state] == listening {
+				found[f[inode]] = f[address]
+			}
+		}
+	}
+	return found, nil
+}
