@@ -77,3 +77,41 @@ func tcp(t testing.TB, family int) int {
 	t.Cleanup(func() { Close(fd) })
 	return fd
 }
+
+func TestSockAddrParts(t *testing.T) {
+	for _, s := range []string{
+		"198.18.1.2:80", "0.0.0.0:0", "255.255.255.255:65535", "[2001:db8::1]:80", "[::]:256", "[fe80::1%7]:1",
+	} {
+		want := netip.MustParseAddrPort(s)
+		var a SockAddr
+		a.Set(want)
+		ip, zone, port, v4 := a.Parts()
+		if ip != want.Addr().As16() || port != want.Port() || v4 != want.Addr().Is4() || (zone == 7) != (want.Addr().Zone() == "7") {
+			t.Errorf("%s is %v, zone %d, port %d, v4 %v", s, ip, zone, port, v4)
+		}
+	}
+}
+
+func TestSockAddrEqual(t *testing.T) {
+	// As a socket for both families has it; Set makes v4 of it.
+	var mapped SockAddr
+	mapped.raw.Family = unix.AF_INET6
+	mapped.raw.Addr = netip.MustParseAddr("198.18.1.2").As16()
+	var none SockAddr
+	all := []*SockAddr{&none, &mapped}
+	for _, s := range []string{
+		"198.18.1.2:0", "198.18.1.2:1", "198.18.1.3:0", "0.0.0.0:0", "[::]:0", "[2001:db8::1]:1", "[2001:db8::2]:1", "[fe80::1%1]:1", "[fe80::1%2]:1",
+	} {
+		var a SockAddr
+		a.Set(netip.MustParseAddrPort(s))
+		all = append(all, &a)
+	}
+	for i, a := range all {
+		for j, b := range all {
+			want := i == j || i+j == 3 && i*j == 2 // the mapped one and the same as v4
+			if got := a.Equal(b); got != want {
+				t.Errorf("%v and %v: equal %v", a.AddrPort(), b.AddrPort(), got)
+			}
+		}
+	}
+}

@@ -369,4 +369,10 @@ func withoutCapabilities(t *testing.T) {
 	if _, err := ListenTCP(netip.MustParseAddrPort("127.0.0.1:40000"), 1, true); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "IP_TRANSPARENT") {
 		t.Errorf("listen without capabilities: %v", err)
 	}
+	if _, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:40000"), true, true); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "IP_TRANSPARENT") {
+		t.Errorf("listen on UDP without capabilities: %v", err)
+	}
+	if _, err := OpenICMP(0); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "SOCK_RAW") {
+		t.Errorf("ICMP without capabilities: %v", err)
+	}
 }

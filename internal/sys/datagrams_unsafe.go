@@ -1,0 +1,71 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// message is struct mmsghdr (recvmmsg(2)).
+type message struct {
+	hdr unix.Msghdr
+	n   uint32 // bytes received or sent; the kernel's
+}
+
+// UDPSocket opens a non-blocking UDP socket of the family AF_INET or AF_INET6.
+func UDPSocket(family int) (int, Errno) {
+	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	return int(fd), e
+}
+
+// SendTo sends one datagram to the address to without waiting.
+func SendTo(fd int, to *SockAddr, b []byte) Errno {
+	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
+	return e
+}
+
+func recvmmsg(fd int, m []message) (int, Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), e
+}
+
+func sendmmsg(fd int, m []message) (int, Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), e
+}
+
+func sendmsg(fd int, m *unix.Msghdr) Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return e
+}
+
+func recvError(fd int, m *unix.Msghdr) (int, Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+	return int(n), e
+}
+
+func getInt(fd, level, option int) (int, Errno) {
+	var v int32
+	n := uint32(unsafe.Sizeof(v))
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	return int(v), e
+}
+
+// rawSocket opens a raw socket that is given whole packets, IP header and all,
+// and is nobody's to receive from: no protocol has the number IPPROTO_RAW
+// (raw(7); IP_HDRINCL is implied for both families).
+func rawSocket(family int) (int, Errno) {
+	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	return int(fd), e
+}
+
+func iovec(b []byte) unix.Iovec {
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	return v
+}
+
+func iovecData(v *unix.Iovec) []byte { return unsafe.Slice(v.Base, int(v.Len)) }
+
+// name is the address for a Msghdr's Name.
+func (a *SockAddr) name() *byte { return (*byte)(unsafe.Pointer(&a.raw)) }
