@@ -101,7 +101,7 @@ func splitPort(s string) (host, port string, bad *mistake) {
 // zoneName is a network interface, netdevice(7), of the letters in common use.
 var zoneName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,15}$`)
 
-// parseAddr reads an IP address that a TCP socket can be bound or connected to.
+// parseAddr reads an IP address that a socket can be bound and connected to.
 func parseAddr(host string) (netip.Addr, *mistake) {
 	a, err := netip.ParseAddr(host)
 	switch {
@@ -115,7 +115,7 @@ func parseAddr(host string) (netip.Addr, *mistake) {
 			fmt.Sprintf("write it as IPv4, %s", a.Unmap().WithZone("")),
 		}
 	case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return a, &mistake{quote(host) + " is a multicast or broadcast address", "write a unicast address, since TCP has no other"}
+		return a, &mistake{quote(host) + " is a multicast or broadcast address", "write a unicast address, since other traffic is not proxied"}
 	case a.Zone() != "" && !a.IsLinkLocalUnicast():
 		return a, &mistake{quote(host) + " has a zone but is not link-local", "write " + a.WithZone("").String() + " without the zone"}
 	case a.Zone() != "" && !zoneName.MatchString(a.Zone()):

@@ -16,16 +16,20 @@ func covers(a, b netip.Addr) bool {
 // has reports whether port is one of p.
 func (p ports) has(port uint16) bool { return p.lo <= port && port <= p.hi }
 
+// meets reports whether what is sent by one protocol can reach a socket of the
+// other. Nothing is said of a protocol that the file does not say rightly.
+func (p Protocol) meets(o Protocol) bool { return p == o && p != "" }
+
 // overlaps reports whether two entries would take the same packets.
-func (p ports) overlaps(o ports) bool {
-	return p.lo <= o.hi && o.lo <= p.hi && (covers(p.addr, o.addr) || covers(o.addr, p.addr))
+func (l listener) overlaps(o listener) bool {
+	return l.protocol.meets(o.protocol) && l.lo <= o.hi && o.lo <= l.hi && (covers(l.addr, o.addr) || covers(o.addr, l.addr))
 }
 
 // checkOverlaps compares every listen entry with those before it.
 func (r *reader) checkOverlaps() {
 	for i, l := range r.listeners {
 		for _, o := range r.listeners[:i] {
-			if l.overlaps(o.ports) {
+			if l.overlaps(o) {
 				r.failf(l.at, "remove one of them, or use another address or port", "%s overlaps %s of %s at line %d", l, o, o.at.key, o.at.line)
 				break
 			}
@@ -38,7 +42,7 @@ func (r *reader) checkLoops() {
 	for _, b := range r.backends {
 		for _, l := range r.listeners {
 			addr := b.addr.Addr()
-			if l.has(b.addr.Port()) && (l.addr == addr || addr.IsLoopback() && covers(l.addr, addr)) {
+			if l.protocol.meets(b.protocol) && l.has(b.addr.Port()) && (l.addr == addr || addr.IsLoopback() && covers(l.addr, addr)) {
 				r.failf(b.at, "write the address of the server behind the proxy", "%s is our own listener %s, %s at line %d: connections would loop",
 					b.addr, l, l.at.key, l.at.line)
 				break
@@ -47,12 +51,12 @@ func (r *reader) checkLoops() {
 	}
 }
 
-// checkAdmin finds services on the admin address. The admin listener is not
-// v6-only: on a wildcard address it takes both families.
+// checkAdmin finds services on the admin address, which is one of TCP. The admin
+// listener is not v6-only: on a wildcard address it takes both families.
 func (r *reader) checkAdmin(admin netip.AddrPort, at place) {
 	for _, l := range r.listeners {
 		addr := admin.Addr()
-		if admin.IsValid() && l.has(admin.Port()) && (addr.IsUnspecified() || covers(l.addr, addr)) {
+		if admin.IsValid() && l.protocol == ProtocolTCP && l.has(admin.Port()) && (addr.IsUnspecified() || covers(l.addr, addr)) {
 			r.failf(at, "use another port", "%s overlaps %s of %s at line %d", admin, l, l.at.key, l.at.line)
 			return
 		}

@@ -20,7 +20,8 @@ type Config struct {
 // Daemon holds the settings of the process.
 type Daemon struct {
 	Workers        int           // 0: one per CPU
-	MaxConnections int           // 0: what the descriptor limit allows
+	MaxConnections int           // of TCP, 0: what the descriptor limit allows
+	MaxFlows       int           // of UDP, 0: what the descriptor limit allows
 	DrainTimeout   time.Duration // 0: cut flows at once
 	Mark           uint32        // SO_MARK of upstream sockets of intercept services, 0: none
 }
@@ -39,20 +40,28 @@ type Admin struct {
 
 // Service is what clients connect to.
 type Service struct {
-	Name             string
-	Protocol         string // "tcp"
-	Mode             Mode
-	Listen           []netip.AddrPort // at least one, port ranges expanded
-	Source           Source
+	Name        string // unique across protocols
+	Protocol    Protocol
+	Mode        Mode
+	Listen      []netip.AddrPort // at least one, port ranges expanded
+	Source      Source
+	IdleTimeout time.Duration // 0: off
+	MaxLifetime time.Duration // 0: off
+	Backends    []Backend     // nil for an intercept service without a pool
+
+	// Of TCP services, else 0.
 	ConnectTimeout   time.Duration // never 0
-	IdleTimeout      time.Duration // 0: off
 	HalfCloseTimeout time.Duration // 0: off
-	MaxLifetime      time.Duration // 0: off
 	Keepalive        time.Duration // TCP_KEEPIDLE of both legs, 0: no keepalive
 	UserTimeout      time.Duration // TCP_USER_TIMEOUT of both legs, 0: the kernel's
 	Retries          int
-	MaxConnections   int       // 0: only the limit of the process
-	Backends         []Backend // nil for an intercept service without a pool
+	MaxConnections   int // 0: only the limit of the process
+
+	// Of UDP services, else 0.
+	UnrepliedTimeout time.Duration // idle timeout until the first reply, 0: IdleTimeout; never above an IdleTimeout
+	MaxFlows         int           // 0: only the limit of the process
+	Responses        int           // replies to each datagram of the client that end the flow, 0: any number
+	Requests         int           // datagrams of the client in a flow, 0: any number
 }
 
 // Backend is one server of a service.
@@ -60,6 +69,15 @@ type Backend struct {
 	Name    string // unique within the service
 	Address netip.AddrPort
 }
+
+// Protocol is what a service proxies.
+type Protocol string
+
+// The protocols of a service.
+const (
+	ProtocolTCP Protocol = "tcp"
+	ProtocolUDP Protocol = "udp"
+)
 
 // Mode says how traffic reaches a service.
 type Mode string

@@ -6,7 +6,9 @@
 //     line, key, what is wrong and the remedy. Only a syntax error hides the
 //     mistakes behind it.
 //   - A Config has passed every check that needs no look at the machine:
-//     listeners do not overlap, no backend is a listener, numbers are in range.
+//     listeners do not overlap, no backend is a listener, numbers are in range. TCP
+//     and UDP do not meet: both may have the same address and port.
+//   - A key that would do nothing for the protocol of its service is a mistake.
 //   - A Config is never written to after Parse and holds plain values only, so
 //     reflect.DeepEqual of two services tells whether a reload changed them.
 //   - WriteTOML gives a file that parses back to the same Config.
@@ -19,5 +21,6 @@
 // (position.go) does.
 //
 // The language is TOML 1.1, https://toml.io/en/v1.1.0. The limits of keepalive
-// and user_timeout are those of TCP_KEEPIDLE and TCP_USER_TIMEOUT, tcp(7).
+// and user_timeout are those of TCP_KEEPIDLE and TCP_USER_TIMEOUT, tcp(7); the
+// idle_timeout of UDP is that of RFC 4787, section 4.3.
 package config

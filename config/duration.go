@@ -28,13 +28,12 @@ func (s span) contains(d time.Duration) bool {
 	return d == 0 && s.zero || d >= s.least && d <= s.most
 }
 
-// duration gives a duration. A number alone is refused: its unit would be a
-// guess.
+// duration gives a duration, 0 for a wrong one: no check that follows shall find
+// a second mistake in it. A number alone is refused: its unit would be a guess.
 func (t table) duration(key string, allowed span) time.Duration {
-	def := t.field(key).value.(time.Duration)
 	v, given := t.values[key]
 	if !given {
-		return def
+		return t.field(key).value.(time.Duration)
 	}
 	s, ok := v.(string)
 	if !ok {
@@ -43,7 +42,7 @@ func (t table) duration(key string, allowed span) time.Duration {
 			remedy = fmt.Sprintf(`write %s = "%ds" if seconds are meant`, key, n)
 		}
 		t.wrongType(t.at(key), remedy, "a duration in quotes", v)
-		return def
+		return 0
 	}
 	d, err := time.ParseDuration(s)
 	switch {
@@ -58,7 +57,7 @@ func (t table) duration(key string, allowed span) time.Duration {
 	default:
 		return d
 	}
-	return def
+	return 0
 }
 
 func isNumber(s string) bool {

@@ -21,6 +21,7 @@ type document struct {
 type docDaemon struct {
 	Workers        int    `toml:"workers" json:"workers"`
 	MaxConnections int    `toml:"max_connections" json:"max_connections"`
+	MaxFlows       int    `toml:"max_flows" json:"max_flows"`
 	DrainTimeout   string `toml:"drain_timeout" json:"drain_timeout"`
 	Mark           uint32 `toml:"mark" json:"mark"`
 }
@@ -35,20 +36,26 @@ type docAdmin struct {
 	Listen string `toml:"listen" json:"listen"`
 }
 
+// docService has only the keys of its protocol: those that may be left out are
+// of one protocol. No duration is written as "", and a number may be 0.
 type docService struct {
 	Name             string       `toml:"name" json:"name"`
-	Protocol         string       `toml:"protocol" json:"protocol"`
+	Protocol         Protocol     `toml:"protocol" json:"protocol"`
 	Mode             Mode         `toml:"mode" json:"mode"`
 	Listen           []string     `toml:"listen" json:"listen"`
 	Source           Source       `toml:"source" json:"source"`
-	ConnectTimeout   string       `toml:"connect_timeout" json:"connect_timeout"`
+	ConnectTimeout   string       `toml:"connect_timeout,omitempty" json:"connect_timeout,omitempty"`
 	IdleTimeout      string       `toml:"idle_timeout" json:"idle_timeout"`
-	HalfCloseTimeout string       `toml:"half_close_timeout" json:"half_close_timeout"`
+	UnrepliedTimeout string       `toml:"unreplied_timeout,omitempty" json:"unreplied_timeout,omitempty"`
+	HalfCloseTimeout string       `toml:"half_close_timeout,omitempty" json:"half_close_timeout,omitempty"`
 	MaxLifetime      string       `toml:"max_lifetime" json:"max_lifetime"`
-	Keepalive        string       `toml:"keepalive" json:"keepalive"`
-	UserTimeout      string       `toml:"user_timeout" json:"user_timeout"`
-	Retries          int          `toml:"retries" json:"retries"`
-	MaxConnections   int          `toml:"max_connections" json:"max_connections"`
+	Keepalive        string       `toml:"keepalive,omitempty" json:"keepalive,omitempty"`
+	UserTimeout      string       `toml:"user_timeout,omitempty" json:"user_timeout,omitempty"`
+	Retries          *int         `toml:"retries,omitempty" json:"retries,omitempty"`
+	MaxConnections   *int         `toml:"max_connections,omitempty" json:"max_connections,omitempty"`
+	Responses        *int         `toml:"responses,omitempty" json:"responses,omitempty"`
+	Requests         *int         `toml:"requests,omitempty" json:"requests,omitempty"`
+	MaxFlows         *int         `toml:"max_flows,omitempty" json:"max_flows,omitempty"`
 	Backend          []docBackend `toml:"backend,omitempty" json:"backend"`
 }
 
@@ -76,6 +83,7 @@ func (c *Config) document() document {
 		Daemon: docDaemon{
 			Workers:        c.Daemon.Workers,
 			MaxConnections: c.Daemon.MaxConnections,
+			MaxFlows:       c.Daemon.MaxFlows,
 			DrainTimeout:   formatDuration(c.Daemon.DrainTimeout),
 			Mark:           c.Daemon.Mark,
 		},
@@ -92,20 +100,25 @@ func (c *Config) document() document {
 
 func (s Service) document() docService {
 	d := docService{
-		Name:             s.Name,
-		Protocol:         s.Protocol,
-		Mode:             s.Mode,
-		Listen:           compact(s.Listen),
-		Source:           s.Source,
-		ConnectTimeout:   formatDuration(s.ConnectTimeout),
-		IdleTimeout:      formatDuration(s.IdleTimeout),
-		HalfCloseTimeout: formatDuration(s.HalfCloseTimeout),
-		MaxLifetime:      formatDuration(s.MaxLifetime),
-		Keepalive:        formatDuration(s.Keepalive),
-		UserTimeout:      formatDuration(s.UserTimeout),
-		Retries:          s.Retries,
-		MaxConnections:   s.MaxConnections,
-		Backend:          make([]docBackend, 0, len(s.Backends)),
+		Name:        s.Name,
+		Protocol:    s.Protocol,
+		Mode:        s.Mode,
+		Listen:      compact(s.Listen),
+		Source:      s.Source,
+		IdleTimeout: formatDuration(s.IdleTimeout),
+		MaxLifetime: formatDuration(s.MaxLifetime),
+		Backend:     make([]docBackend, 0, len(s.Backends)),
+	}
+	switch s.Protocol {
+	case ProtocolTCP:
+		d.ConnectTimeout = formatDuration(s.ConnectTimeout)
+		d.HalfCloseTimeout = formatDuration(s.HalfCloseTimeout)
+		d.Keepalive = formatDuration(s.Keepalive)
+		d.UserTimeout = formatDuration(s.UserTimeout)
+		d.Retries, d.MaxConnections = &s.Retries, &s.MaxConnections
+	case ProtocolUDP:
+		d.UnrepliedTimeout = formatDuration(s.UnrepliedTimeout)
+		d.Responses, d.Requests, d.MaxFlows = &s.Responses, &s.Requests, &s.MaxFlows
 	}
 	for _, b := range s.Backends {
 		d.Backend = append(d.Backend, docBackend(b))

@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{minimal, everything, string(example)} {
+	for _, text := range []string{minimal, everything, minimalUDP, everythingUDP, minimal + minimalUDP, string(example)} {
 		checkRoundTrip(t, mustParse(t, text))
 	}
 }
@@ -52,7 +52,7 @@ func TestRoundTrip(t *testing.T) {
 // TestJSONSaysTheSame holds that JSON and TOML output have the same keys and
 // values.
 func TestJSONSaysTheSame(t *testing.T) {
-	for _, text := range []string{minimal, everything} {
+	for _, text := range []string{minimal, everything, minimalUDP, everythingUDP} {
 		cfg := mustParse(t, text)
 		data, err := json.Marshal(cfg)
 		if err != nil {

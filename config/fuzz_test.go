@@ -11,6 +11,9 @@ import (
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(everything))
+	f.Add([]byte(minimalUDP))
+	f.Add([]byte(everythingUDP))
+	f.Add([]byte(minimal + minimalUDP))
 	files, err := filepath.Glob("testdata/errors/*.toml")
 	if err != nil {
 		f.Fatal(err)

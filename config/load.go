@@ -168,7 +168,8 @@ func (r *reader) config(root table) *Config {
 	cfg := &Config{
 		Daemon: Daemon{
 			Workers:        int(daemon.integer("workers", 256)),
-			MaxConnections: int(daemon.integer("max_connections", math.MaxInt32)),
+			MaxConnections: int(daemon.integer("max_connections", maxNumber)),
+			MaxFlows:       int(daemon.integer("max_flows", maxNumber)),
 			DrainTimeout:   daemon.duration("drain_timeout", span{zero: true, least: time.Millisecond, most: year}),
 			Mark:           uint32(daemon.integer("mark", math.MaxUint32)),
 		},

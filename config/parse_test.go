@@ -39,7 +39,7 @@ func TestParseDefaults(t *testing.T) {
 		Admin:  Admin{Listen: netip.MustParseAddrPort("127.0.0.1:9180")},
 		Services: []Service{{
 			Name:             "web",
-			Protocol:         "tcp",
+			Protocol:         ProtocolTCP,
 			Mode:             ModeVIP,
 			Listen:           []netip.AddrPort{netip.MustParseAddrPort("203.0.113.10:443")},
 			Source:           SourceClient,
@@ -68,6 +68,7 @@ admin.listen = ""
 [daemon]
 workers = 256
 max_connections = 2_000
+max_flows = 2_147_483_647
 drain_timeout = "0s"
 mark = 0xffff_ffff
 [log]
@@ -79,11 +80,11 @@ access = "haproxy"
 func TestParseEverything(t *testing.T) {
 	addr := netip.MustParseAddrPort
 	want := &Config{
-		Daemon: Daemon{Workers: 256, MaxConnections: 2000, Mark: 1<<32 - 1},
+		Daemon: Daemon{Workers: 256, MaxConnections: 2000, MaxFlows: 1<<31 - 1, Mark: 1<<32 - 1},
 		Log:    Log{Level: "error", Format: FormatConsole, Access: AccessHAProxy},
 		Services: []Service{{
 			Name:             "a.b_c-1",
-			Protocol:         "tcp",
+			Protocol:         ProtocolTCP,
 			Mode:             ModeIntercept,
 			Listen:           []netip.AddrPort{addr("[fe80::1%eth0]:65534"), addr("[fe80::1%eth0]:65535"), addr("0.0.0.0:1")},
 			Source:           SourceHost,

@@ -24,12 +24,14 @@ const (
 	kindBackend = "backend"
 )
 
-// schema gives the keys of every table. It is never written to.
+// schema gives the keys of every table, those of a service for both protocols
+// (see ownKeys and udpDefaults). It is never written to.
 var schema = map[string][]field{
 	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"service", nil}},
 	kindDaemon: {
 		{"workers", 0},
 		{"max_connections", 0},
+		{"max_flows", 0},
 		{"drain_timeout", 30 * time.Second},
 		{"mark", 0x7470},
 	},
@@ -49,12 +51,16 @@ var schema = map[string][]field{
 		{"source", "client"},
 		{"connect_timeout", 3 * time.Second},
 		{"idle_timeout", 10 * time.Minute},
+		{"unreplied_timeout", 30 * time.Second},
 		{"half_close_timeout", time.Minute},
 		{"max_lifetime", time.Duration(0)},
 		{"keepalive", 30 * time.Second},
 		{"user_timeout", 30 * time.Second},
 		{"retries", 1},
 		{"max_connections", 0},
+		{"responses", 0},
+		{"requests", 0},
+		{"max_flows", 0},
 		{"backend", nil},
 	},
 	kindBackend: {
@@ -97,7 +103,8 @@ func (f field) example() string {
 }
 
 // suggest gives the remedy for a key that the table does not have.
-func suggest(kind, name string) string {
+func (t table) suggest(name string) string {
+	kind := t.kind
 	var homes []string
 	for _, other := range slices.Sorted(maps.Keys(headers)) {
 		if _, ok := lookup(other, name); ok {
@@ -110,10 +117,13 @@ func suggest(kind, name string) string {
 	if len(homes) > 0 {
 		return "move it to " + strings.Join(homes, " or ")
 	}
-	names := make([]string, len(schema[kind]))
+	var names []string
 	best, bestDistance := "", 1+len(name)/4
-	for i, f := range schema[kind] {
-		names[i] = f.name
+	for _, f := range schema[kind] {
+		if !t.protocol.serves(f.name) {
+			continue
+		}
+		names = append(names, f.name)
 		if d := distance(name, f.name); d <= bestDistance {
 			best, bestDistance = f.name, d-1
 			if f.value == nil {

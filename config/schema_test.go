@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,11 +15,8 @@ import (
 // tablesOf gives the tables of a file with a service and a backend, by kind.
 func tablesOf(t *testing.T, text string) map[string]map[string]any {
 	t.Helper()
-	var root map[string]any
-	if _, err := toml.Decode(text, &root); err != nil {
-		t.Fatal(err)
-	}
-	service := root["service"].([]map[string]any)[0]
+	root := rootOf(t, text)
+	service := servicesOf(t, text)[0]
 	return map[string]map[string]any{
 		kindRoot:    root,
 		kindDaemon:  root["daemon"].(map[string]any),
@@ -27,6 +25,20 @@ func tablesOf(t *testing.T, text string) map[string]map[string]any {
 		kindService: service,
 		kindBackend: service["backend"].([]map[string]any)[0],
 	}
+}
+
+func rootOf(t *testing.T, text string) map[string]any {
+	t.Helper()
+	var root map[string]any
+	if _, err := toml.Decode(text, &root); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func servicesOf(t *testing.T, text string) []map[string]any {
+	t.Helper()
+	return rootOf(t, text)["service"].([]map[string]any)
 }
 
 // noDefault are the keys that have none.
@@ -49,6 +61,9 @@ func TestExampleHasEveryKey(t *testing.T) {
 	example := tablesOf(t, string(data))
 	effective := tablesOf(t, writeTOML(t, mustParse(t, minimal)))
 	for kind, fields := range schema {
+		fields := slices.DeleteFunc(slices.Clone(fields), func(f field) bool {
+			return kind == kindService && !ProtocolTCP.serves(f.name) // TestExampleOfUDP has them
+		})
 		for _, f := range fields {
 			want, written := effective[kind][f.name]
 			if !written {
@@ -102,6 +117,11 @@ func TestEveryKeyIsTyped(t *testing.T) {
 			case kindRoot:
 			case kindBackend:
 				text = headers[kindService] + "\n" + headers[kind] + "\n" + text
+			case kindService:
+				text = headers[kind] + "\nprotocol = \"udp\"\n" + text
+				if ProtocolTCP.serves(f.name) {
+					text = headers[kind] + "\n" + f.name + " = 1.5\n"
+				}
 			default:
 				text = headers[kind] + "\n" + text
 			}
@@ -124,16 +144,23 @@ func TestEveryKeyIsTyped(t *testing.T) {
 
 // TestExamplesOfSchemaAreValid holds that what remedies show can be written.
 func TestExamplesOfSchemaAreValid(t *testing.T) {
-	var b strings.Builder
-	for _, kind := range []string{kindDaemon, kindLog, kindAdmin, kindService, kindBackend} {
-		b.WriteString(headers[kind] + "\n")
-		for _, f := range schema[kind] {
-			if f.value != nil {
-				b.WriteString(f.example() + "\n")
+	for _, protocol := range []Protocol{ProtocolTCP, ProtocolUDP} {
+		var b strings.Builder
+		for _, kind := range []string{kindDaemon, kindLog, kindAdmin, kindService, kindBackend} {
+			b.WriteString(headers[kind] + "\n")
+			for _, f := range schema[kind] {
+				if kind == kindService && f.name == "protocol" {
+					f.value = string(protocol)
+				}
+				if f.value != nil && (kind != kindService || protocol.serves(f.name)) {
+					b.WriteString(f.example() + "\n")
+				}
 			}
 		}
+		if got := mustParse(t, b.String()).Services[0].Protocol; got != protocol {
+			t.Errorf("protocol %q, want %q", got, protocol)
+		}
 	}
-	mustParse(t, b.String())
 }
 
 func TestDistance(t *testing.T) {

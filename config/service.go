@@ -24,16 +24,24 @@ const (
 	maxUserTimeout = 596 * time.Hour
 )
 
+// maxNumber bounds counts of connections, flows and datagrams.
+const maxNumber = math.MaxInt32
+
+// timeout is what a timeout that can be switched off may be.
+var timeout = span{zero: true, least: time.Millisecond, most: year}
+
 // listener is a listen entry and its place.
 type listener struct {
 	ports
-	at place
+	protocol Protocol // "" if the file does not say it rightly
+	at       place
 }
 
 // upstream is the address of a backend and its place.
 type upstream struct {
-	addr netip.AddrPort
-	at   place
+	addr     netip.AddrPort
+	protocol Protocol // as of a listener
+	at       place
 }
 
 // services reads every [[service]].
@@ -50,6 +58,7 @@ func (r *reader) services(root table) []Service {
 		if name != "" {
 			t.name = fmt.Sprintf("service %q", name)
 		}
+		t.protocol = t.readProtocol()
 		t.checkKeys()
 		out = append(out, r.service(t, name))
 	}
@@ -85,19 +94,12 @@ func (t table) serviceName(lines map[string]int) string {
 
 // service reads a [[service]].
 func (r *reader) service(t table, name string) Service {
-	timeout := span{zero: true, least: time.Millisecond, most: year}
 	s := Service{
-		Name:             name,
-		Protocol:         t.protocol(),
-		Mode:             choice(t, "mode", ModeVIP, ModeIntercept),
-		ConnectTimeout:   t.duration("connect_timeout", span{least: time.Millisecond, most: 5 * time.Minute}),
-		IdleTimeout:      t.duration("idle_timeout", timeout),
-		HalfCloseTimeout: t.duration("half_close_timeout", timeout),
-		MaxLifetime:      t.duration("max_lifetime", timeout),
-		Keepalive:        t.duration("keepalive", span{zero: true, least: time.Second, most: maxKeepalive}),
-		UserTimeout:      t.duration("user_timeout", span{zero: true, least: time.Millisecond, most: maxUserTimeout}),
-		Retries:          int(t.integer("retries", 10)),
-		MaxConnections:   int(t.integer("max_connections", math.MaxInt32)),
+		Name:        name,
+		Protocol:    t.protocol,
+		Mode:        choice(t, "mode", ModeVIP, ModeIntercept),
+		IdleTimeout: t.duration("idle_timeout", timeout),
+		MaxLifetime: t.duration("max_lifetime", timeout),
 	}
 	before := len(r.errs)
 	s.Source = choice(t, "source", SourceClient, SourceClientIP, SourcePreferClient, SourceHost)
@@ -110,20 +112,14 @@ func (r *reader) service(t table, name string) Service {
 	if len(r.errs) == before && len(s.Backends) > 0 {
 		r.checkFamilies(t, s)
 	}
-	return s
-}
-
-// protocol gives the protocol of a service.
-func (t table) protocol() string {
-	s, given, ok := t.text("protocol")
-	switch {
-	case !given || !ok || s == "tcp":
-	case s == "udp":
-		t.r.failf(t.at("protocol"), `write protocol = "tcp", or remove the service`, "this version proxies TCP only")
-	default:
-		t.r.failf(t.at("protocol"), `write "tcp"`, "%s is not known", quote(s))
+	// Of a service whose protocol is misspelt the keys of both are looked at.
+	if t.protocol != ProtocolUDP {
+		t.readTCP(&s)
 	}
-	return "tcp"
+	if t.protocol != ProtocolTCP {
+		t.readUDP(&s)
+	}
+	return s
 }
 
 // listen reads the listen entries of a service and expands port ranges.
@@ -153,7 +149,7 @@ func (r *reader) listen(t table) []netip.AddrPort {
 			}
 			continue
 		}
-		r.listeners = append(r.listeners, listener{ports: p, at: item.at})
+		r.listeners = append(r.listeners, listener{ports: p, protocol: t.protocol, at: item.at})
 		for port := int(p.lo); port <= int(p.hi); port++ {
 			out = append(out, netip.AddrPortFrom(p.addr, uint16(port)))
 		}
@@ -179,7 +175,7 @@ func (r *reader) pool(t table) []Backend {
 			continue
 		}
 		addresses[addr] = at.line
-		r.backends = append(r.backends, upstream{addr: addr, at: at})
+		r.backends = append(r.backends, upstream{addr: addr, protocol: t.protocol, at: at})
 		b := Backend{Name: addr.String(), Address: addr}
 		if s, given, ok := bt.text("name"); given && ok {
 			b.Name = s

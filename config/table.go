@@ -17,6 +17,8 @@ type table struct {
 	name   string // for messages, such as service "web"
 	values map[string]any
 	node   *node
+
+	protocol Protocol // of a service; "" for other tables, and if the file does not say it rightly
 }
 
 // at is the place of a key of the table.
@@ -40,6 +42,9 @@ func (t table) field(key string) field {
 	if !ok {
 		panic("config: no key " + key + " in table " + t.kind)
 	}
+	if def, ok := udpDefaults[key]; ok && t.protocol == ProtocolUDP {
+		f.value = def
+	}
 	return f
 }
 
@@ -50,13 +55,14 @@ var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 func (t table) checkKeys() {
 	for _, key := range slices.Sorted(maps.Keys(t.values)) {
 		if _, ok := lookup(t.kind, key); ok {
+			t.checkProtocol(key)
 			continue
 		}
 		at := t.at(key)
 		if !bareKey.MatchString(key) {
 			at.key = t.at(quote(key)).key
 		}
-		t.r.failf(at, suggest(t.kind, key), "unknown key")
+		t.r.failf(at, t.suggest(key), "unknown key")
 	}
 }
 
