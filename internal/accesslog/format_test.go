@@ -68,6 +68,46 @@ func TestJSONFields(t *testing.T) {
 	}
 }
 
+// TestJSONOfDatagrams holds that udp has the fields of tcp and two more, zero or
+// not, and that tcp has none of them, whatever the record says.
+func TestJSONOfDatagrams(t *testing.T) {
+	fields := func(r accesslog.Record) map[string]any {
+		var got map[string]any
+		if err := json.Unmarshal(accesslog.AppendJSON(nil, &r), &got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := fields(udp())
+	if got["datagrams_in"] != 2.0 || got["datagrams_out"] != 3.0 || len(got) != 22 {
+		t.Errorf("udp: %d fields, want 22: %v", len(got), got)
+	}
+	silent := udp()
+	silent.DatagramsIn, silent.DatagramsOut = 1, 0
+	if got := fields(silent); got["datagrams_in"] != 1.0 || got["datagrams_out"] != 0.0 || len(got) != 22 {
+		t.Errorf("udp without a reply: %d fields, want 22: %v", len(got), got)
+	}
+	tcp := udp()
+	tcp.Protocol = "tcp"
+	got = fields(tcp)
+	_, in := got["datagrams_in"]
+	_, out := got["datagrams_out"]
+	if in || out || len(got) != 20 {
+		t.Errorf("tcp: %d fields, want 20: %v", len(got), got)
+	}
+}
+
+// TestHAProxyOfDatagrams holds that a line of udp differs from one of tcp in
+// nothing: HAProxy's format has no place for the protocol.
+func TestHAProxyOfDatagrams(t *testing.T) {
+	tcp := udp()
+	tcp.Protocol, tcp.DatagramsIn, tcp.DatagramsOut = "tcp", 0, 0
+	r := udp()
+	if diff := cmp.Diff(string(accesslog.AppendHAProxy(nil, &tcp)), string(accesslog.AppendHAProxy(nil, &r))); diff != "" {
+		t.Errorf("line (-tcp +udp):\n%s", diff)
+	}
+}
+
 func TestJSONOfNothing(t *testing.T) {
 	var r accesslog.Record
 	r.Connect = -1
@@ -89,7 +129,7 @@ func TestJSONOfNothing(t *testing.T) {
 }
 
 func TestAppendAllocatesNothing(t *testing.T) {
-	recs := records()[:3] // the others hold interface names in addresses
+	recs := records()[:4] // the others hold interface names in addresses
 	buf := make([]byte, 0, 4096)
 	for format, appendRecord := range formats {
 		got := testing.AllocsPerRun(100, func() {
@@ -111,6 +151,7 @@ func FuzzAppend(f *testing.F) {
 		r := full()
 		r.Service, r.BackendName, r.Reason, r.Term = service, backend, reason, reason
 		r.FlowID, r.BytesIn = n, n
+		r.Protocol, r.DatagramsIn, r.DatagramsOut = "udp", n, n/2
 		r.Duration = time.Duration(d)
 		r.Client = netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(zone), 1)
 
@@ -122,6 +163,8 @@ func FuzzAppend(f *testing.F) {
 			Service, Reason, Client string
 			BackendName             string  `json:"backend_name"`
 			BytesIn                 uint64  `json:"bytes_in"`
+			DatagramsIn             uint64  `json:"datagrams_in"`
+			DatagramsOut            uint64  `json:"datagrams_out"`
 			DurationMs              float64 `json:"duration_ms"`
 		}
 		if err := json.Unmarshal(line, &got); err != nil {
@@ -146,6 +189,9 @@ func FuzzAppend(f *testing.F) {
 		}
 		if got.BytesIn != n {
 			t.Errorf("bytes_in %d came back as %d", n, got.BytesIn)
+		}
+		if got.DatagramsIn != n || got.DatagramsOut != n/2 {
+			t.Errorf("datagrams %d, %d came back as %d, %d", n, n/2, got.DatagramsIn, got.DatagramsOut)
 		}
 
 		line = accesslog.AppendHAProxy(nil, &r)

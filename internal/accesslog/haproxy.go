@@ -21,7 +21,9 @@ const (
 //
 // The service is both frontend and backend. bytes_read is what went to the
 // client. There are no queues of waiting connections, so both read 0. An IPv6
-// client stands without brackets, as HAProxy writes it.
+// client stands without brackets, as HAProxy writes it. A flow of udp has the
+// same columns: HAProxy has none for datagrams, and a parser wants its number of
+// them.
 func AppendHAProxy(dst []byte, r *Record) []byte {
 	dst = appendIPPort(dst, r.Client)
 	dst = append(dst, " ["...)

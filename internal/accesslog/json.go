@@ -13,7 +13,8 @@ const jsonTime = "2006-01-02T15:04:05.000000Z07:00"
 const hexDigits = "0123456789abcdef"
 
 // AppendJSON appends r as one JSON object, without a newline, and allocates
-// nothing if dst has room. Every field is always there.
+// nothing if dst has room. Every field is always there, but the counts of
+// datagrams for udp only.
 func AppendJSON(dst []byte, r *Record) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, jsonTime)
@@ -39,6 +40,12 @@ func AppendJSON(dst []byte, r *Record) []byte {
 	dst = strconv.AppendUint(dst, r.BytesIn, 10)
 	dst = append(dst, `,"bytes_out":`...)
 	dst = strconv.AppendUint(dst, r.BytesOut, 10)
+	if r.Protocol == "udp" {
+		dst = append(dst, `,"datagrams_in":`...)
+		dst = strconv.AppendUint(dst, r.DatagramsIn, 10)
+		dst = append(dst, `,"datagrams_out":`...)
+		dst = strconv.AppendUint(dst, r.DatagramsOut, 10)
+	}
 	dst = append(dst, `,"queue_ms":`...)
 	dst = appendMillis(dst, r.Queue)
 	dst = append(dst, `,"connect_ms":`...)

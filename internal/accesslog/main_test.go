@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// full is a flow with every field set.
+// full is a flow of TCP with every field set.
 func full() accesslog.Record {
 	return accesslog.Record{
 		Time:           time.Date(2026, 2, 3, 4, 5, 6, 7891000, time.UTC),
@@ -64,5 +64,18 @@ func records() []accesslog.Record {
 	odd.Client = netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(`e"0`), 1)
 	odd.Term = ""
 
-	return []accesslog.Record{full(), v6, refused, odd, {}}
+	return []accesslog.Record{full(), v6, refused, udp(), odd, {}}
+}
+
+// udp is a flow of datagrams with every field set.
+func udp() accesslog.Record {
+	r := full()
+	r.Service, r.Protocol, r.BackendName = "dns", "udp", "dns-1"
+	r.Destination = netip.MustParseAddrPort("203.0.113.53:53")
+	r.Backend = netip.MustParseAddrPort("198.18.2.53:53")
+	r.BytesIn, r.BytesOut = 66, 142
+	r.DatagramsIn, r.DatagramsOut = 2, 3
+	r.PathOut, r.Retries = "copy", 0
+	r.Reason = "answered"
+	return r
 }

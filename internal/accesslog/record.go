@@ -7,7 +7,7 @@ import (
 
 // Record describes one flow that has ended.
 type Record struct {
-	// Time is when the flow was accepted.
+	// Time is when the flow was accepted, or its first datagram came.
 	Time time.Time
 	// FlowID identifies the flow in every log; written as 16 hex digits.
 	FlowID uint64
@@ -27,6 +27,9 @@ type Record struct {
 
 	// BytesIn went from the client to the upstream, BytesOut the other way.
 	BytesIn, BytesOut uint64
+	// DatagramsIn and DatagramsOut are what these bytes came in. Only records
+	// of udp, in JSON, have them.
+	DatagramsIn, DatagramsOut uint64
 
 	// Queue is the wait before the first connect, Connect the time until the
 	// upstream leg stood, with retries, Duration the life of the flow. A

@@ -38,8 +38,9 @@ func status() admin.Status {
 			LastReloadSuccess: true,
 			LastReloadTime:    started.Add(time.Hour),
 		},
-		Limits:      admin.Limits{MaxConnections: 261000, Descriptors: 524288, MaxPipes: 512},
-		Connections: admin.Connections{Active: 1234, Total: 98765432},
+		Limits:      admin.Limits{MaxConnections: 261000, MaxFlows: 1_048_576, Descriptors: 524288, MaxPipes: 512},
+		Connections: admin.Flows{Active: 1234, Total: 98765432},
+		Flows:       admin.Flows{Active: 1500, Total: 2_000_000},
 		Services: []admin.Service{
 			{
 				Name: "web", Mode: "vip", Protocol: "tcp", Source: "client",
@@ -55,6 +56,12 @@ func status() admin.Status {
 				Name: "all", Mode: "intercept", Protocol: "tcp", Source: "prefer-client",
 				Listen: []string{"0.0.0.0:15001"},
 				Active: 34, Total: 432, BytesIn: 1 << 20, BytesOut: 1536, Draining: true,
+			},
+			{
+				Name: "dns", Mode: "vip", Protocol: "udp", Source: "client",
+				Listen: []string{"203.0.113.10:443", "203.0.113.53:53"},
+				Active: 1500, Total: 2_000_000, BytesIn: 66 << 20, BytesOut: 142 << 20,
+				Backends: []admin.Backend{{Name: "dns-1", Address: "198.18.2.53:53", Active: 1500, Total: 1_999_999, Failed: 1}},
 			},
 		},
 		Workers: []admin.Worker{{ID: 0, Connections: 617}, {ID: 1, Connections: 617, AcceptPaused: true}},

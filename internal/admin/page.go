@@ -16,6 +16,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"bytes":  formatBytes,
 	"count":  formatCount,
 	"time":   formatTime,
+	"unit":   formatUnit,
 	"uptime": formatUptime,
 }).Parse(pageText))
 
@@ -53,6 +54,15 @@ func formatCount(v any) string {
 		s = s[:i] + "\u202f" + s[i:]
 	}
 	return s
+}
+
+// formatUnit returns what follows a number of a service's flows. Those of UDP are
+// no connections, which is what the page is about where it says nothing.
+func formatUnit(protocol string) string {
+	if protocol == "udp" {
+		return " flows"
+	}
+	return ""
 }
 
 func formatTime(t time.Time) string {

@@ -16,7 +16,8 @@ type Status struct {
 	ReadyReason string         `json:"ready_reason"`
 	Config      ConfigStatus   `json:"config"`
 	Limits      Limits         `json:"limits"`
-	Connections Connections    `json:"connections"`
+	Connections Flows          `json:"connections"` // of TCP
+	Flows       Flows          `json:"flows"`       // of UDP
 	Services    array[Service] `json:"services"`
 	Workers     array[Worker]  `json:"workers"`
 }
@@ -34,17 +35,20 @@ type ConfigStatus struct {
 // Limits are the limits in force, after what the system allows.
 type Limits struct {
 	MaxConnections int    `json:"max_connections"`
+	MaxFlows       int    `json:"max_flows"` // of UDP; 0 without a UDP service
 	Descriptors    uint64 `json:"descriptors"`
 	MaxPipes       int    `json:"max_pipes"`
 }
 
-// Connections counts the client connections of the process.
-type Connections struct {
+// Flows counts the flows of one protocol in the process: those there are now,
+// and those there were of the services that are configured.
+type Flows struct {
 	Active int    `json:"active"`
 	Total  uint64 `json:"total"`
 }
 
-// Service is one service and its counters since it was configured.
+// Service is one service and its counters since it was configured: of connections
+// if Protocol is "tcp", of flows if it is "udp".
 type Service struct {
 	Name     string         `json:"name"`
 	Mode     string         `json:"mode"`
@@ -60,7 +64,7 @@ type Service struct {
 	Backends array[Backend] `json:"backends"`
 }
 
-// Backend is one backend of a service.
+// Backend is one backend of a service; it counts what its service does.
 type Backend struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
