@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tproxyd/tproxyd/internal/balance"
@@ -36,23 +37,26 @@ func (p *Proxy) Apply(c Config) error {
 		return err
 	}
 	opened, err := p.openListeners(c.Services)
-	if err != nil {
-		return err
+	if err == nil {
+		if err = p.setLimits(c, p.leaving(own)); err != nil {
+			opened.close()
+		}
 	}
-	if err := p.setLimits(c.MaxConnections, p.leaving(own)); err != nil {
-		closeAll(opened)
+	if err != nil {
+		p.each(func(w *worker) { w.udp.letGo() })
 		return err
 	}
 	services := make([]*service, len(c.Services))
-	sockets := map[netip.AddrPort][]int{}
+	sockets := map[listenKey][]int{}
 	for i, s := range c.Services {
 		services[i] = p.newService(s, c)
-		for _, a := range s.Listen {
-			if sockets[a] = opened[a]; sockets[a] == nil {
-				sockets[a] = p.sockets[a]
+		for _, key := range s.keys() {
+			if sockets[key] = opened.fds[key]; sockets[key] == nil {
+				sockets[key] = p.sockets[key]
 			}
 		}
 	}
+	p.mark.Store(c.Mark)
 	p.guard.listens.Store(&own)
 	p.publish(services)
 	p.each(func(w *worker) { w.install(services, sockets, c.DrainTimeout) })
@@ -69,37 +73,68 @@ func (p *Proxy) publish(services []*service) {
 	p.view.Store(v)
 }
 
-// openListeners opens the sockets of the addresses that are new, for every
-// worker, or none.
-func (p *Proxy) openListeners(services []Service) (map[netip.AddrPort][]int, error) {
-	opened := map[netip.AddrPort][]int{}
-	off := sync.OnceValue(ipv6Off)
-	for _, s := range services {
-		for _, a := range s.Listen {
-			if p.sockets[a] != nil {
-				continue
-			}
-			if a.Addr().Is6() && off() {
-				closeAll(opened)
-				return nil, fmt.Errorf("service %q: listen on %v: IPv6 is switched off on all interfaces: %w", s.Name, a, unix.EADDRNOTAVAIL)
-			}
-			fds, err := openListener(a, len(p.workers), p.overlaps(a))
-			if err != nil {
-				closeAll(opened)
-				return nil, fmt.Errorf("service %q: listen on %v: %w", s.Name, a, err)
-			}
-			opened[a] = fds
-		}
-	}
-	return opened, nil
+// opened are the listening sockets that a configuration needs anew, by worker.
+type opened struct {
+	fds  map[listenKey][]int
+	held map[listenKey][]int // those of fds that were there before, see holdUDP
 }
 
-// overlaps reports whether a listener of ours is on all addresses of a's port
-// where a is one of them, or the other way round. A reload may go from one to
-// the other.
-func (p *Proxy) overlaps(a netip.AddrPort) bool {
-	for o := range p.sockets {
-		if o.Port() == a.Port() && o.Addr().Is4() == a.Addr().Is4() && (o.Addr().IsUnspecified() || a.Addr().IsUnspecified()) {
+func (o *opened) close() {
+	for key, fds := range o.fds {
+		closeNew(fds, o.held[key])
+	}
+}
+
+// openListeners opens the sockets of the addresses that are new, for every
+// worker, or none.
+func (p *Proxy) openListeners(services []Service) (*opened, error) {
+	o := &opened{fds: map[listenKey][]int{}, held: map[listenKey][]int{}}
+	off := sync.OnceValue(ipv6Off)
+	for _, s := range services {
+		for _, key := range s.keys() {
+			if p.sockets[key] != nil {
+				continue
+			}
+			var err error
+			switch {
+			case key.addr.Addr().Is6() && off():
+				err = fmt.Errorf("IPv6 is switched off on all interfaces: %w", unix.EADDRNOTAVAIL)
+			case key.protocol == UDP:
+				if p.held[key] == nil {
+					p.held[key] = &atomic.Int64{}
+				}
+				o.held[key] = p.holdUDP(key)
+				o.fds[key], err = openUDPListener(key, s.Mode == Intercept || key.addr.Addr().IsUnspecified(), p.overlaps(key), o.held[key])
+			default:
+				o.fds[key], err = openListener(key.addr, len(p.workers), p.overlaps(key))
+			}
+			if err != nil {
+				o.close()
+				return nil, fmt.Errorf("service %q: listen on %v: %w", s.Name, key.addr, err)
+			}
+		}
+	}
+	return o, nil
+}
+
+// keys are the addresses that s listens on.
+func (s *Service) keys() []listenKey {
+	keys := make([]listenKey, len(s.Listen))
+	for i, a := range s.Listen {
+		keys[i] = listenKey{s.Protocol, a}
+	}
+	return keys
+}
+
+// overlaps reports whether a listener of ours is on all addresses of the port
+// of key where that is one of them, or the other way round. A reload may go
+// from one to the other.
+func (p *Proxy) overlaps(key listenKey) bool {
+	a := key.addr
+	for k := range p.sockets {
+		o := k.addr
+		if k.protocol == key.protocol && o.Port() == a.Port() && o.Addr().Is4() == a.Addr().Is4() &&
+			(o.Addr().IsUnspecified() || a.Addr().IsUnspecified()) {
 			return true
 		}
 	}
@@ -140,7 +175,7 @@ func openListener(a netip.AddrPort, n int, overlaps bool) ([]int, error) {
 	for range n {
 		fd, err := sys.ListenTCP(a, backlog, true)
 		if err != nil {
-			closeAll(map[netip.AddrPort][]int{a: fds})
+			closeNew(fds, nil)
 			return nil, err
 		}
 		fds = append(fds, fd)
@@ -148,23 +183,16 @@ func openListener(a netip.AddrPort, n int, overlaps bool) ([]int, error) {
 	return fds, nil
 }
 
-// leaving counts the listening sockets whose address is not in stay.
+// leaving counts the listening sockets that close when only those of stay are
+// left. Those of UDP stay open for their flows.
 func (p *Proxy) leaving(stay listens) int {
 	n := 0
-	for a, fds := range p.sockets {
-		if _, ok := stay[unzoned(a)]; !ok {
+	for key, fds := range p.sockets {
+		if _, ok := stay[key.unzoned()]; !ok && key.protocol == TCP {
 			n += len(fds)
 		}
 	}
 	return n
-}
-
-func closeAll(sockets map[netip.AddrPort][]int) {
-	for _, fds := range sockets {
-		for _, fd := range fds {
-			sys.Close(fd)
-		}
-	}
 }
 
 // Check tries what the configuration needs of the kernel and of the process's
@@ -200,6 +228,7 @@ func (p *Proxy) newService(s Service, c Config) *service {
 		st = newServiceStats(s.Name, len(p.workers))
 		p.stats[s.Name] = st
 	}
+	st.seen[s.Protocol].Store(true)
 	svc := &service{Service: s, stats: st, records: c.Records}
 	if s.Mode == Intercept {
 		svc.mark = c.Mark
@@ -237,35 +266,37 @@ func (w *worker) newPart(svc *service) *part {
 }
 
 // install makes services what w serves.
-func (w *worker) install(services []*service, sockets map[netip.AddrPort][]int, drain time.Duration) {
-	parts := map[netip.AddrPort]*part{}
+func (w *worker) install(services []*service, sockets map[listenKey][]int, drain time.Duration) {
+	parts := map[listenKey]*part{}
 	present := map[string]bool{}
 	for _, svc := range services {
 		pt := w.newPart(svc)
 		present[svc.Name] = true
-		for _, a := range svc.Listen {
-			parts[a] = pt
+		for _, key := range svc.keys() {
+			parts[key] = pt
 		}
 	}
-	known := map[netip.AddrPort]bool{}
+	known := map[listenKey]bool{}
 	for _, l := range w.listeners {
 		if l == nil {
 			continue
 		}
-		if pt := parts[l.addr]; pt != nil {
-			known[l.addr] = true
+		key := listenKey{TCP, l.addr}
+		if pt := parts[key]; pt != nil {
+			known[key] = true
 			w.assign(l, pt)
 		} else {
 			w.closeListener(l)
 		}
 	}
-	for a, pt := range parts {
-		if !known[a] {
-			w.addListener(a, sockets[a][w.id], pt)
+	for key, pt := range parts {
+		if key.protocol == TCP && !known[key] {
+			w.addListener(key.addr, sockets[key][w.id], pt)
 		}
 	}
 	w.resumeAccepting()
 	at := w.loop.Now() + int64(drain)
+	w.udp.install(parts, sockets, at)
 	w.flows.all(func(f *flow) {
 		if present[f.part.svc.Name] {
 			f.drainAt = 0 // its service may have been gone for a while
@@ -328,6 +359,7 @@ func (w *worker) drain(timeout time.Duration) {
 		}
 	}
 	w.flows.all(func(f *flow) { w.drainFlow(f, w.draining) })
+	w.udp.drain(w.draining)
 }
 
 // drainFlow has f cut at the time at, if it is still there.
@@ -348,5 +380,6 @@ func (w *worker) drainFlow(f *flow, at int64) {
 // cut ends all flows at once.
 func (w *worker) cut() {
 	w.flows.all(func(f *flow) { w.end(f, Drained) })
+	w.udp.flows.all(func(f *udpFlow) { w.udp.end(f, Drained) })
 	w.handOver()
 }

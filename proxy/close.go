@@ -263,21 +263,13 @@ func (w *worker) end(f *flow, why Reason) {
 
 // record appends f to the batch for the access log.
 func (w *worker) record(f *flow, why Reason, now int64) {
-	if w.records == nil {
-		w.records = w.proxy.records.Get()
-	}
-	r := accesslog.Record{
-		Time: w.loop.Wall(f.accepted), FlowID: f.id,
-		Service: f.part.svc.Name, Protocol: "tcp",
-		Client: f.client.addrPort(), Destination: f.dest.addrPort(), UpstreamSource: f.source.addrPort(),
-		SourcePolicy: f.part.svc.Source.String(),
-		BytesIn:      f.dirs[client].copied + f.dirs[client].moved,
-		BytesOut:     f.dirs[upstream].copied + f.dirs[upstream].moved,
-		Queue:        -1, Connect: -1, Duration: time.Duration(now - f.accepted),
-		PathIn: f.dirs[client].path(), PathOut: f.dirs[upstream].path(),
-		Retries: int(f.retries), Reason: why.String(), Term: why.Term(),
-		ActConn: uint32(w.proxy.active.Load()), FeConn: uint32(f.part.svc.stats.active.Load()),
-	}
+	r := w.newRecord(&f.head, why, now)
+	r.Protocol = TCP.String()
+	r.BytesIn = f.dirs[client].copied + f.dirs[client].moved
+	r.BytesOut = f.dirs[upstream].copied + f.dirs[upstream].moved
+	r.PathIn, r.PathOut = f.dirs[client].path(), f.dirs[upstream].path()
+	r.Retries = int(f.retries)
+	r.ActConn, r.FeConn = uint32(w.proxy.active.Load()), uint32(f.part.svc.stats.active.Load())
 	if f.connectAt != 0 {
 		r.Queue = time.Duration(f.connectAt - f.accepted)
 	}
@@ -285,9 +277,31 @@ func (w *worker) record(f *flow, why Reason, now int64) {
 		r.Connect = time.Duration(f.connected - f.connectAt)
 	}
 	if f.backend != nil {
+		r.BeConn = r.FeConn
+	}
+	w.appendRecord(r, now)
+}
+
+// newRecord has what TCP and UDP flows have in common.
+func (w *worker) newRecord(f *head, why Reason, now int64) accesslog.Record {
+	r := accesslog.Record{
+		Time: w.loop.Wall(f.accepted), FlowID: f.id, Service: f.part.svc.Name,
+		Client: f.client.addrPort(), Destination: f.dest.addrPort(), UpstreamSource: f.source.addrPort(),
+		SourcePolicy: f.part.svc.Source.String(),
+		Queue:        -1, Connect: -1, Duration: time.Duration(now - f.accepted),
+		Reason: why.String(), Term: why.Term(),
+	}
+	if f.backend != nil {
 		r.Backend, r.BackendName = f.target(), f.backend.name
 		r.SrvConn = uint32(f.backend.active.Load())
-		r.BeConn = r.FeConn
+	}
+	return r
+}
+
+// appendRecord adds r to the batch for the access log.
+func (w *worker) appendRecord(r accesslog.Record, now int64) {
+	if w.records == nil {
+		w.records = w.proxy.records.Get()
 	}
 	w.records = append(w.records, r)
 	if len(w.records) == cap(w.records) {

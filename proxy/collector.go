@@ -25,7 +25,19 @@ const (
 	metricPipes             = "tproxyd_pipes"
 	metricBuffers           = "tproxyd_relay_buffer_bytes"
 	metricMaxConnections    = "tproxyd_max_connections"
+	metricMaxFlows          = "tproxyd_udp_max_flows"
 	metricDescriptors       = "tproxyd_max_descriptors"
+
+	metricFlowsActive  = "tproxyd_udp_flows_active"
+	metricFlows        = "tproxyd_udp_flows_total"
+	metricFlowsClosed  = "tproxyd_udp_flows_closed_total"
+	metricFlowsEvicted = "tproxyd_udp_flows_evicted_total"
+	metricFlowDuration = "tproxyd_udp_flow_duration_seconds"
+	metricDatagrams    = "tproxyd_datagrams_total"
+	metricDropped      = "tproxyd_udp_dropped_total"
+	metricSegmented    = "tproxyd_udp_gso_datagrams_total"
+	metricOffload      = "tproxyd_udp_offload_supported"
+	metricRefusedRuns  = "tproxyd_udp_gso_refused_total"
 )
 
 // Collector reads the counters of a Proxy at each scrape.
@@ -45,17 +57,28 @@ func NewCollector(p *Proxy) *Collector {
 		{metricActive, "Connections now open.", []string{"service"}},
 		{metricClosed, "Connections ended, by the reason.", []string{"service", "reason"}},
 		{metricRejected, "Connections ended before they had an upstream, for a cause of the proxy's own. They count as closed too.", []string{"service", "reason"}},
-		{metricBytes, "Payload bytes relayed. Direction in is from the client to the upstream; path tells whether they were copied or spliced.", []string{"service", "direction", "path"}},
+		{metricBytes, "Payload bytes relayed. Direction in is from the client to the upstream; path tells whether they were copied, spliced or came as datagrams.", []string{"service", "direction", "path"}},
 		{metricDuration, "Time from accept to end of a connection.", []string{"service"}},
-		{metricConflicts, "Connections whose source address and port were in use towards the backend.", []string{"service"}},
-		{metricBackendTries, "Tries to connect to a backend, by the result.", []string{"service", "backend", "result"}},
-		{metricBackendActive, "Connections open to a backend, or being opened.", []string{"service", "backend"}},
-		{metricBackendConnect, "Time of successful connects to a backend.", []string{"service", "backend"}},
+		{metricConflicts, "Connections and UDP flows whose source address and port were in use towards the backend.", []string{"service"}},
+		{metricBackendTries, "Tries to connect to a backend, by the result. Of UDP flows: ok is a first reply, timeout the end without one.", []string{"service", "backend", "result"}},
+		{metricBackendActive, "Connections and UDP flows open to a backend, or being opened.", []string{"service", "backend"}},
+		{metricBackendConnect, "Time of successful connects to a backend, and of UDP flows to the first reply.", []string{"service", "backend"}},
 		{metricPauses, "Pauses of accepting connections, by the reason.", []string{"reason"}},
 		{metricPaused, "Whether a worker has paused accepting (1) or not (0).", []string{"worker"}},
 		{metricWorkerConnections, "Connections now open, by worker.", []string{"worker"}},
 		{metricPipes, "Kernel pipes for splice, by state.", []string{"state"}},
 		{metricBuffers, "User memory that holds bytes which were read and could not be written yet.", nil},
+		{metricFlowsActive, "UDP flows there are now.", []string{"service"}},
+		{metricFlows, "UDP flows begun.", []string{"service"}},
+		{metricFlowsClosed, "UDP flows ended, by the reason.", []string{"service", "reason"}},
+		{metricFlowsEvicted, "UDP flows ended to make room for new ones, by the limit that was reached. They count as closed too.", []string{"service", "reason"}},
+		{metricFlowDuration, "Time from the first datagram to the end of a UDP flow.", []string{"service"}},
+		{metricDatagrams, "Datagrams passed on. Direction in is from the client to the upstream.", []string{"service", "direction"}},
+		{metricDropped, "Datagrams not passed on, by the reason. A run of datagrams lost in a receive queue counts as one.", []string{"service", "reason"}},
+		{metricSegmented, "Datagrams that left several to a send, by UDP_SEGMENT.", []string{"service", "direction"}},
+		{metricOffload, "Whether the kernel has UDP_SEGMENT (gso) and UDP_GRO (gro): 1 or 0.", []string{"offload"}},
+		{metricRefusedRuns, "UDP_SEGMENT sends that the kernel or a device refused; their datagrams were sent singly.", nil},
+		{metricMaxFlows, "UDP flows that the process has at most.", nil},
 		{metricMaxConnections, "Connections that the process accepts at most.", nil},
 		{metricDescriptors, "RLIMIT_NOFILE in force.", nil},
 	} {
@@ -80,7 +103,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	c.workers(ch)
+	c.offload(ch)
 	l := c.proxy.Limits()
+	c.gauge(ch, metricMaxFlows, float64(l.MaxFlows))
 	c.gauge(ch, metricMaxConnections, float64(l.MaxConnections))
 	c.gauge(ch, metricDescriptors, float64(l.Descriptors))
 }
@@ -94,6 +119,13 @@ func (c *Collector) gauge(ch chan<- prometheus.Metric, name string, v float64, l
 }
 
 func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
+	c.counter(ch, metricConflicts, s.total(func(sh *shard) uint64 { return sh.conflicts.Load() }), s.name)
+	if s.seen[UDP].Load() {
+		c.udp(ch, s)
+	}
+	if !s.seen[TCP].Load() {
+		return
+	}
 	// What is read first is behind what is read later: ended flows are never
 	// more than accepted ones.
 	for r := range reasonCount {
@@ -107,7 +139,6 @@ func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
 	}
 	c.gauge(ch, metricActive, float64(s.active.Load()), s.name)
 	c.counter(ch, metricConnections, s.total(func(sh *shard) uint64 { return sh.accepted.Load() }), s.name)
-	c.counter(ch, metricConflicts, s.total(func(sh *shard) uint64 { return sh.conflicts.Load() }), s.name)
 	for side, direction := range directionNames {
 		for path, name := range pathNames {
 			c.counter(ch, metricBytes, s.total(func(sh *shard) uint64 { return sh.bytes[side][path].Load() }), s.name, direction, name)

@@ -5,6 +5,22 @@ import (
 	"time"
 )
 
+// Protocol is the transport protocol of a service.
+type Protocol uint8
+
+// The protocols.
+const (
+	TCP Protocol = iota
+	UDP
+)
+
+func (p Protocol) String() string {
+	if p == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
 // Mode says where the upstream of a service's flows comes from.
 type Mode uint8
 
@@ -42,6 +58,9 @@ type Config struct {
 	// MaxConnections bounds the flows of the process; 0 is what the
 	// descriptor limit allows.
 	MaxConnections int
+	// MaxFlows bounds the UDP flows of the process; 0 is what the descriptor
+	// limit allows.
+	MaxFlows int
 	// DrainTimeout is how long flows of a removed service, and of a proxy that
 	// shuts down, may go on.
 	DrainTimeout time.Duration
@@ -55,19 +74,28 @@ type Config struct {
 
 // Service is one [[service]] of the configuration.
 type Service struct {
-	Name             string
-	Mode             Mode
-	Listen           []netip.AddrPort
-	Source           Source
+	Name        string
+	Protocol    Protocol
+	Mode        Mode
+	Listen      []netip.AddrPort
+	Source      Source
+	IdleTimeout time.Duration // nothing in either direction; 0: none
+	MaxLifetime time.Duration // 0: none
+	Backends    []Backend
+
+	// Of TCP services.
 	ConnectTimeout   time.Duration // for one try; must be positive
-	IdleTimeout      time.Duration // no byte in either direction; 0: none
-	HalfCloseTimeout time.Duration // the same once one side has sent FIN; 0: none
-	MaxLifetime      time.Duration // 0: none
+	HalfCloseTimeout time.Duration // idle time once one side has sent FIN; 0: none
 	Keepalive        time.Duration // TCP_KEEPIDLE on both legs; 0: none
 	UserTimeout      time.Duration // TCP_USER_TIMEOUT on both legs; 0: the kernel's
 	Retries          int           // further backends tried after a connect failure
 	MaxConnections   int           // 0: no limit of its own
-	Backends         []Backend
+
+	// Of UDP services.
+	UnrepliedTimeout time.Duration // idle time until the first reply; 0: IdleTimeout
+	MaxFlows         int           // 0: no limit of its own
+	Responses        int           // replies to each datagram of the client, after which the flow ends; 0: any number
+	Requests         int           // datagrams of the client, after which its next one begins a new flow; 0: any number
 }
 
 // Backend is one server of a service.

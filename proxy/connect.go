@@ -22,8 +22,8 @@ func (w *worker) connect(f *flow) {
 		w.dial(f)
 		return
 	}
-	if i, ok := w.pick(f); ok {
-		w.use(f, i)
+	if i, ok := w.pick(&f.head); ok {
+		w.use(&f.head, i)
 		w.dial(f)
 		return
 	}
@@ -32,7 +32,7 @@ func (w *worker) connect(f *flow) {
 
 // pick chooses a backend that f has not tried and that can be reached from its
 // source address.
-func (w *worker) pick(f *flow) (int, bool) {
+func (w *worker) pick(f *head) (int, bool) {
 	p := f.part.pickers[f.pool()]
 	if p == nil {
 		return 0, false
@@ -41,7 +41,7 @@ func (w *worker) pick(f *flow) (int, bool) {
 }
 
 // use makes number i of f's pool its upstream.
-func (w *worker) use(f *flow, i int) {
+func (w *worker) use(f *head, i int) {
 	f.tried.Add(i)
 	n := f.part.svc.pools[f.pool()][i]
 	f.choice, f.backend = uint16(n), f.part.backends[n]
@@ -89,13 +89,8 @@ func (w *worker) dial(f *flow) {
 // bindSource gives fd the source address of f's policy. Errors of bind and of
 // the options are told apart by bindErrno.
 func (w *worker) bindSource(f *flow, fd int) sys.Errno {
-	if m := f.part.svc.mark; m != 0 {
-		if e := sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(m)); e != 0 {
-			// Unmarked, the connection could be caught by the rule that brought
-			// the client here, and again, and again.
-			w.proxy.report(event{kind: eventMark, service: f.part.svc.Name, err: e})
-			return e
-		}
+	if e := w.setMark(f.part.svc, fd); e != 0 {
+		return e
 	}
 	// An urgent byte keeps its place in the stream.
 	sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
@@ -127,6 +122,19 @@ func (w *worker) bindSource(f *flow, fd int) sys.Errno {
 		// one user that all say SO_REUSEPORT.
 		sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		e = sys.Bind(fd, &w.addr)
+	}
+	return e
+}
+
+// setMark marks a socket of svc. Unmarked, what it sends could be caught by the
+// rule that brought the client here, and again, and again.
+func (w *worker) setMark(svc *service, fd int) sys.Errno {
+	if svc.mark == 0 {
+		return 0
+	}
+	e := sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(svc.mark))
+	if e != 0 {
+		w.proxy.report(event{kind: eventMark, service: svc.Name, err: e})
 	}
 	return e
 }
@@ -208,9 +216,9 @@ func (w *worker) connectFailed(f *flow, e sys.Errno) {
 	}
 	svc := f.part.svc
 	if int(f.retries) < svc.Retries && reason != SourceDenied && len(svc.Backends) > 1 {
-		if i, ok := w.pick(f); ok {
+		if i, ok := w.pick(&f.head); ok {
 			f.retries++
-			w.use(f, i)
+			w.use(&f.head, i)
 			w.dial(f)
 			return
 		}

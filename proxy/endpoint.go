@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"strconv"
+
+	"github.com/tproxyd/tproxyd/internal/sys"
 )
 
 // endpoint is a netip.AddrPort in 24 bytes instead of 32: there are three in
@@ -21,6 +23,12 @@ func newEndpoint(a netip.AddrPort) endpoint {
 		e.zone = uint32(n)
 	}
 	return e
+}
+
+// endpointOf is newEndpoint of an address in the kernel's layout.
+func endpointOf(a *sys.SockAddr) endpoint {
+	ip, zone, port, v4 := a.Parts()
+	return endpoint{ip: ip, zone: zone, port: port, v4: v4}
 }
 
 // addrPort is the reverse of newEndpoint; zero for the zero endpoint.

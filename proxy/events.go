@@ -11,18 +11,22 @@ import (
 type eventKind uint8
 
 const (
-	eventResources eventKind = iota // the kernel refuses descriptors or memory
-	eventAccept                     // accept fails
-	eventMark                       // SO_MARK fails
-	eventOption                     // another option fails
+	eventResources    eventKind = iota // the kernel refuses descriptors or memory
+	eventAccept                        // accept fails
+	eventMark                          // SO_MARK fails
+	eventOption                        // another option fails
+	eventReplyAddress                  // another socket has the address that replies of UDP flows come from
+	eventICMP                          // ICMP errors cannot be passed on
 	eventKinds
 )
 
 var eventTexts = [eventKinds]string{
-	eventResources: "short of descriptors or memory; accepting pauses and goes on by itself. Raise LimitNOFILE or lower max_connections",
-	eventAccept:    "accepting connections fails; it is tried again",
-	eventMark:      "upstream socket cannot be marked and is not used; grant CAP_NET_RAW (CAP_NET_ADMIN before kernel 5.17) or set daemon.mark = 0",
-	eventOption:    "socket option refused; the flow goes on without it",
+	eventResources:    "short of descriptors or memory; accepting pauses and goes on by itself. Raise LimitNOFILE or lower max_connections",
+	eventAccept:       "accepting connections fails; it is tried again",
+	eventMark:         "upstream socket cannot be marked and is not used; grant CAP_NET_RAW (CAP_NET_ADMIN before kernel 5.17) or set daemon.mark = 0",
+	eventOption:       "socket option refused; the flow goes on without it",
+	eventReplyAddress: "the address that a UDP client spoke to belongs to another socket of this host; replies leave by a raw socket",
+	eventICMP:         "no raw socket for ICMP errors; clients are not told of them. Grant CAP_NET_RAW",
 }
 
 // event is one message.

@@ -25,16 +25,31 @@ const (
 	resetting               // one leg is gone; the other gets what is left, then RST
 )
 
+// head is what TCP and UDP flows have in common.
+type head struct {
+	timer eventloop.Timer
+	part  *part // nil: the flow is not in use
+	id    uint64
+	gen   uint32 // counts the uses of this slot
+
+	choice               uint16 // of svc.Backends
+	policy               Source // as the service says, or what prefer-client fell back to
+	tried                balance.Set
+	backend              *backendStats
+	client, dest, source endpoint // source: what the upstream sees
+
+	accepted   int64 // on the loop's clock, like the following
+	lastActive int64 // last byte in either direction
+	drainAt    int64 // 0: not draining
+}
+
 // flow is one proxied TCP connection. It is described in full by plain values
 // and its descriptors: no closure and no goroutine holds a part of it.
 type flow struct {
-	timer eventloop.Timer
-	part  *part
-	legs  [2]leg
-	dirs  [2]direction
+	head
+	legs [2]leg
+	dirs [2]direction
 
-	id      uint64
-	gen     uint32 // counts the uses of this slot
 	state   state
 	reason  Reason
 	retries uint8 // backends tried after the first
@@ -42,22 +57,13 @@ type flow struct {
 	ready   bool  // in worker.ready
 	closer  uint8 // the leg that sent FIN first, while one direction is closed
 
-	policy  Source // as the service says, or what prefer-client fell back to
-	guarded bool   // its upstream connection is in the loop guard
-	settled bool   // the upstream leg has its liveness options
-	tried   balance.Set
-	backend *backendStats
+	guarded bool // its upstream connection is in the loop guard
+	settled bool // the upstream leg has its liveness options
 
-	choice               uint16   // of svc.Backends
-	client, dest, source endpoint // source: what the upstream sees
-
-	accepted   int64 // on the loop's clock, like the following
-	connectAt  int64 // the last try began
-	connected  int64 // 0: never
-	lastActive int64 // last byte in either direction
-	deadline   int64 // of the state connecting, waiting or resetting; see due
-	drainAt    int64 // 0: not draining
-	unacked    int   // while resetting: bytes that the leg which is left had not taken at the last look
+	connectAt int64 // the last try began; on the loop's clock, like the following
+	connected int64 // 0: never
+	deadline  int64 // of the state connecting, waiting or resetting; see due
+	unacked   int   // while resetting: bytes that the leg which is left had not taken at the last look
 }
 
 // due is when the state connecting, waiting or resetting ends: at its deadline,
@@ -114,57 +120,10 @@ func (d *direction) path() string {
 	return "none"
 }
 
-const slabSize = 64
-
-// slab holds the flows of a worker. A flow's address and number never change;
-// ended ones are used again.
-type slab struct {
-	chunks []*[slabSize]flow
-	free   []uint32
-	live   int
-}
-
-// at returns flow number i.
-func (s *slab) at(i uint32) *flow { return &s.chunks[i/slabSize][i%slabSize] }
-
-// take returns an unused flow.
-func (s *slab) take() *flow {
-	if len(s.free) == 0 {
-		first := uint32(len(s.chunks) * slabSize)
-		chunk := new([slabSize]flow)
-		s.chunks = append(s.chunks, chunk)
-		for i := range chunk {
-			n := slabSize - 1 - i // number 0 of the chunk comes out first
-			chunk[n].timer.Slot = first + uint32(n)
-			s.free = append(s.free, first+uint32(n))
-		}
-	}
-	f := s.at(s.free[len(s.free)-1])
-	s.free = s.free[:len(s.free)-1]
-	s.live++
-	return f
-}
-
-// give clears f for its next use. Tags made for it no longer match.
-func (s *slab) give(f *flow) {
-	*f = flow{timer: eventloop.Timer{Slot: f.timer.Slot}, gen: f.gen + 1}
-	s.free = append(s.free, f.timer.Slot)
-	s.live--
-}
-
-// all calls fn for every flow in use. fn may end the flow.
-func (s *slab) all(fn func(*flow)) {
-	for _, c := range s.chunks {
-		for i := range c {
-			if c[i].state != free {
-				fn(&c[i])
-			}
-		}
-	}
-}
+func (f *head) common() *head { return f }
 
 // tag is the epoll tag of one leg of f.
-func (f *flow) tag(side int) eventloop.Tag {
+func (f *head) tag(side int) eventloop.Tag {
 	return eventloop.Tag{Slot: f.timer.Slot<<1 | uint32(side), Gen: f.gen}
 }
 
@@ -177,7 +136,7 @@ const (
 	poolCount
 )
 
-func (f *flow) pool() int {
+func (f *head) pool() int {
 	switch {
 	case f.policy == Host:
 		return poolAny
@@ -188,7 +147,7 @@ func (f *flow) pool() int {
 }
 
 // target is the address of f's upstream.
-func (f *flow) target() netip.AddrPort {
+func (f *head) target() netip.AddrPort {
 	if backends := f.part.svc.Backends; len(backends) > 0 {
 		return backends[f.choice].Addr
 	}

@@ -64,6 +64,11 @@ func newBed(t *testing.T, services ...Service) *bed {
 
 func newBedConfig(t *testing.T, c Config) *bed {
 	t.Helper()
+	return newBedWorkers(t, 2, c)
+}
+
+func newBedWorkers(t *testing.T, workers int, c Config) *bed {
+	t.Helper()
 	b := &bed{Lab: netnstest.New(t), t: t, records: &recordKeeper{}}
 	plan := rules.Plan{Intercepts: []rules.Intercept{{
 		Name:         "foreign",
@@ -74,7 +79,7 @@ func newBedConfig(t *testing.T, c Config) *bed {
 	if err := rules.Apply(plan); err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(Options{Workers: 2, Records: b.records, Log: zaptest.NewLogger(t)})
+	p, err := New(Options{Workers: workers, Records: b.records, Log: zaptest.NewLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,8 +61,16 @@ func localOutput(t *testing.T, source Source, mark uint32) *bed {
 	t.Helper()
 	s := intercept()
 	s.Source, s.ConnectTimeout = source, 200*time.Millisecond
-	b := newBedConfig(t, Config{Services: []Service{s}, Mark: mark, DrainTimeout: time.Second, Records: true})
+	b := localOutputOf(t, s, mark)
 	b.server(80, echo)
+	return b
+}
+
+// localOutputOf makes a bed with the service s that intercepts also what the
+// proxy's host sends.
+func localOutputOf(t *testing.T, s Service, mark uint32) *bed {
+	t.Helper()
+	b := newBedConfig(t, Config{Services: []Service{s}, Mark: mark, DrainTimeout: time.Second, Records: true})
 	err := rules.Apply(rules.Plan{ExemptMark: exempt, Intercepts: []rules.Intercept{{
 		Name:         "foreign",
 		DestPrefixes: []netip.Prefix{netip.MustParsePrefix(lab.ForeignNet4), netip.MustParsePrefix(lab.ForeignNet6)},
@@ -190,7 +198,7 @@ func TestLoopGuard(t *testing.T) {
 		}
 	}
 	w := &worker{proxy: &Proxy{}}
-	f := &flow{source: newEndpoint(source), dest: newEndpoint(addrPort("198.18.3.1", 80)), guarded: true}
+	f := &flow{head: head{source: newEndpoint(source), dest: newEndpoint(addrPort("198.18.3.1", 80))}, guarded: true}
 	pair := addrPair{f.source, f.dest}
 	w.proxy.guard.add(pair)
 	w.unguard(f)

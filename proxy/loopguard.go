@@ -31,28 +31,37 @@ type loopGuard struct {
 // addrPair is the two ends of a connection.
 type addrPair struct{ from, to endpoint }
 
-// listens are the addresses the proxy listens on, without zones.
-type listens map[netip.AddrPort]struct{}
+// listenKey is an address that the proxy listens on.
+type listenKey struct {
+	protocol Protocol
+	addr     netip.AddrPort
+}
 
-// loops reports whether a flow from client to dest would go round.
+// listens are the addresses the proxy listens on, without zones.
+type listens map[listenKey]struct{}
+
+// loops reports whether a TCP flow from client to dest would go round.
 func (g *loopGuard) loops(client, dest netip.AddrPort) bool {
-	if g.has(addrPair{newEndpoint(client), newEndpoint(dest)}) {
-		return true
-	}
+	return g.has(addrPair{newEndpoint(client), newEndpoint(dest)}) || g.isListener(listenKey{TCP, dest})
+}
+
+// isListener reports whether the proxy itself takes what is sent to dest.
+func (g *loopGuard) isListener(dest listenKey) bool {
 	l := g.listens.Load()
 	return l != nil && g.isOwn(*l, dest)
 }
 
-// isOwn reports whether one of l takes what is sent to dest.
-func (g *loopGuard) isOwn(l listens, dest netip.AddrPort) bool {
-	if _, ok := l[unzoned(dest)]; ok {
+// isOwn reports whether one of l takes what is sent to to.
+func (g *loopGuard) isOwn(l listens, to listenKey) bool {
+	if _, ok := l[to.unzoned()]; ok {
 		return true
 	}
+	dest := to.addr
 	ip, all := dest.Addr().WithZone(""), netip.IPv4Unspecified()
 	if ip.Is6() {
 		all = netip.IPv6Unspecified()
 	}
-	if _, ok := l[netip.AddrPortFrom(all, dest.Port())]; !ok {
+	if _, ok := l[listenKey{to.protocol, netip.AddrPortFrom(all, dest.Port())}]; !ok {
 		return false
 	}
 	return ip.IsLoopback() || g.isLocal(ip)
@@ -115,8 +124,9 @@ func (w *worker) unguard(f *flow) {
 }
 
 // unzoned drops the zone, which has a name in one place and a number in another.
-func unzoned(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
+func (k listenKey) unzoned() listenKey {
+	k.addr = netip.AddrPortFrom(k.addr.Addr().WithZone(""), k.addr.Port())
+	return k
 }
 
 // newListens returns the addresses that services listen on.
@@ -124,7 +134,7 @@ func newListens(services []Service) listens {
 	l := listens{}
 	for _, s := range services {
 		for _, a := range s.Listen {
-			l[unzoned(a)] = struct{}{}
+			l[listenKey{s.Protocol, a}.unzoned()] = struct{}{}
 		}
 	}
 	return l
@@ -134,8 +144,8 @@ func newListens(services []Service) listens {
 func (g *loopGuard) checkBackends(services []Service, l listens) error {
 	for _, s := range services {
 		for _, b := range s.Backends {
-			if g.isOwn(l, b.Addr) {
-				return fmt.Errorf("service %q: backend %v is an address that the proxy itself listens on: connections would go round", s.Name, b.Addr)
+			if g.isOwn(l, listenKey{s.Protocol, b.Addr}) {
+				return fmt.Errorf("service %q: backend %v is an address that the proxy itself listens on: its flows would go round", s.Name, b.Addr)
 			}
 		}
 	}

@@ -42,11 +42,11 @@ func TestReasonsAreComplete(t *testing.T) {
 }
 
 func TestSlabReusesSlots(t *testing.T) {
-	var s slab
+	var s slab[flow, *flow]
 	flows := map[uint32]*flow{}
 	for range slabSize + 1 {
 		f := s.take()
-		f.state = relaying
+		f.part = &part{}
 		if flows[f.timer.Slot] != nil {
 			t.Fatalf("slot %d is lent twice", f.timer.Slot)
 		}
@@ -84,7 +84,7 @@ func TestSlabReusesSlots(t *testing.T) {
 	if again.tag(upstream).Gen == tag.Gen {
 		t.Error("an old tag matches the slot's next user")
 	}
-	if again.id != 0 || again.guarded || again.ready || again.state != free {
+	if again.id != 0 || again.guarded || again.ready || again.part != nil {
 		t.Errorf("flow is not clear: %+v", again)
 	}
 }

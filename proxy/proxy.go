@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,14 +42,21 @@ type Proxy struct {
 	events  chan event
 	guard   loopGuard
 
-	active         atomic.Int64
+	tuples   tupleSet
+	gso, gro bool // UDP_SEGMENT and UDP_GRO are there
+	mark     atomic.Uint32
+
+	active         atomic.Int64 // TCP flows
 	maxConnections atomic.Int64
+	flows          atomic.Int64 // UDP flows
+	maxFlows       atomic.Int64
 	limits         atomic.Pointer[Limits]
 
 	mu       sync.Mutex // held by the control plane, all through a drain
 	config   Config
 	stats    map[string]*serviceStats
-	sockets  map[netip.AddrPort][]int // listening descriptors, by worker
+	sockets  map[listenKey][]int         // listening descriptors, by worker
+	held     map[listenKey]*atomic.Int64 // UDP flows on a listen address, of all workers
 	draining bool
 	closed   bool
 
@@ -85,7 +92,10 @@ func New(o Options) (*Proxy, error) {
 		spare:   o.Spare,
 		events:  make(chan event, 64),
 		stats:   map[string]*serviceStats{},
-		sockets: map[netip.AddrPort][]int{},
+		sockets: map[listenKey][]int{},
+		held:    map[listenKey]*atomic.Int64{},
+		gso:     sys.GSOSupported(),
+		gro:     sys.GROSupported(),
 		stopLog: make(chan struct{}),
 		failed:  make(chan error, o.Workers),
 	}
@@ -162,10 +172,10 @@ func (p *Proxy) Drain(ctx context.Context) {
 	p.draining = true
 	timeout := p.config.DrainTimeout
 	p.each(func(w *worker) { w.drain(timeout) })
-	p.sockets = map[netip.AddrPort][]int{}
+	p.sockets = map[listenKey][]int{}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for p.active.Load() > 0 {
+	for p.active.Load()+p.flows.Load() > 0 {
 		select {
 		case <-ctx.Done():
 			p.each((*worker).cut)
@@ -209,7 +219,8 @@ var ErrDraining = errors.New("the proxy is draining")
 // Limits are the bounds the process works in.
 type Limits struct {
 	Descriptors    uint64 // RLIMIT_NOFILE
-	MaxConnections int64
+	MaxConnections int64  // TCP
+	MaxFlows       int64  // UDP; 0 without a UDP service
 	MaxPipes       int
 }
 
@@ -227,9 +238,8 @@ const (
 )
 
 // setLimits derives the limits from the descriptors that are left when all
-// listeners are open, apart from so many that are about to close. configured is
-// max_connections; 0 takes all there is.
-func (p *Proxy) setLimits(configured, closing int) error {
+// listeners are open, apart from so many that are about to close.
+func (p *Proxy) setLimits(c Config, closing int) error {
 	nofile, err := sys.RaiseDescriptorLimit()
 	if err != nil {
 		return err
@@ -241,26 +251,84 @@ func (p *Proxy) setLimits(configured, closing int) error {
 	// Flows have two each, and flows and their pipes have their own count.
 	open -= closing + 2*int(p.active.Load())
 	for _, w := range p.workers {
-		open -= 2 * int(w.stats.pipesIdle.Load()+w.stats.pipesLent.Load())
+		open -= 2*int(w.stats.pipesIdle.Load()+w.stats.pipesLent.Load()) + int(w.stats.flowSockets.Load())
 	}
 	room := int64(nofile) - int64(open) - int64(p.spare)
 	pipes := int(min(maxPipes, room/100)) // one descriptor in fifty
-	most := (room - 2*int64(pipes)) / 2
-	limit := most
-	if configured > 0 {
-		limit = int64(configured)
-	}
-	if limit > most {
-		p.log.Warn("max_connections is more than the descriptor limit allows; the lower number holds. Raise LimitNOFILE",
-			zap.Int("max_connections", configured), zap.Int64("possible", most), zap.Uint64("descriptors", nofile))
-		limit = most
-	}
-	if limit < 1 {
+	most := divide(room-2*int64(pipes), c)
+	if most.connections < 1 || most.flows < 1 {
 		return fmt.Errorf("RLIMIT_NOFILE is %d and %d descriptors are open: no room for a connection; raise LimitNOFILE", nofile, open)
 	}
-	p.maxConnections.Store(limit)
-	p.limits.Store(&Limits{Descriptors: nofile, MaxConnections: limit, MaxPipes: pipes})
+	l := Limits{Descriptors: nofile, MaxPipes: pipes}
+	l.MaxConnections = p.limit("max_connections", c.MaxConnections, most.connections, nofile)
+	l.MaxFlows = p.limit("max_flows", c.MaxFlows, most.flows, nofile)
+	if !servesUDP(c) {
+		l.MaxFlows = 0
+	}
+	p.maxConnections.Store(l.MaxConnections)
+	p.maxFlows.Store(l.MaxFlows)
+	p.limits.Store(&l)
 	// With less than one for each, some workers copy.
 	p.each(func(w *worker) { w.pipes.max = (pipes + w.id) / len(p.workers) })
 	return nil
+}
+
+// limit is the lower one of what is configured, 0 being all there is, and what
+// is possible.
+func (p *Proxy) limit(key string, configured int, possible int64, nofile uint64) int64 {
+	if configured == 0 {
+		return possible
+	}
+	if int64(configured) > possible {
+		p.log.Warn(key+" is more than the descriptor limit allows; the lower number holds. Raise LimitNOFILE",
+			zap.Int(key, configured), zap.Int64("possible", possible), zap.Uint64("descriptors", nofile))
+		return possible
+	}
+	return int64(configured)
+}
+
+// capacity is how many flows have room.
+type capacity struct{ connections, flows int64 }
+
+// divide shares room descriptors among the protocols of c's services: half
+// each if there are both, unless one is configured to need less. What one
+// protocol's clients do does not cost the other's.
+func divide(room int64, c Config) capacity {
+	var tcp bool
+	var perFlow int64
+	for _, s := range c.Services {
+		if s.Protocol == TCP {
+			tcp = true
+		} else {
+			perFlow = max(perFlow, s.flowSockets())
+		}
+	}
+	if perFlow == 0 {
+		return capacity{connections: room / 2, flows: room}
+	}
+	if !tcp {
+		return capacity{connections: room / 2, flows: room / perFlow}
+	}
+	share := room / 2
+	switch {
+	case c.MaxConnections > 0 && 2*int64(c.MaxConnections) < share:
+		share = 2 * int64(c.MaxConnections)
+	case c.MaxFlows > 0 && perFlow*int64(c.MaxFlows) < room-share:
+		share = room - perFlow*int64(c.MaxFlows)
+	}
+	return capacity{connections: share / 2, flows: (room - share) / perFlow}
+}
+
+func servesUDP(c Config) bool {
+	return slices.ContainsFunc(c.Services, func(s Service) bool { return s.Protocol == UDP })
+}
+
+// flowSockets is how many descriptors a UDP flow of s has.
+func (s *Service) flowSockets() int64 {
+	for _, a := range s.Listen {
+		if s.Mode == Intercept || a.Addr().IsUnspecified() {
+			return 2
+		}
+	}
+	return 1
 }

@@ -16,6 +16,10 @@ const (
 	HalfCloseTimeout                 // half_close_timeout
 	LifetimeEnd                      // max_lifetime
 	Drained                          // cut at the end of drain_timeout, or by a second signal
+	Answered                         // UDP: all replies that responses asks for have come
+	Unreplied                        // UDP: no reply within unreplied_timeout
+	PortUnreachable                  // UDP: ICMP port unreachable from the upstream
+	Evicted                          // UDP: it made room for a newer flow
 	ClientAbort                      // the client went away before the upstream was connected
 	ConnectRefused                   // RST in answer to SYN
 	ConnectTimeout                   // connect_timeout
@@ -43,6 +47,10 @@ var reasonText = [reasonCount]struct{ name, term string }{
 	HalfCloseTimeout:   {"half_close_timeout", "cD"},
 	LifetimeEnd:        {"max_lifetime", "KD"},
 	Drained:            {"drain", "KD"},
+	Answered:           {"answered", "--"},
+	Unreplied:          {"unreplied_timeout", "sD"},
+	PortUnreachable:    {"port_unreachable", "SD"},
+	Evicted:            {"evicted", "RD"},
 	ClientAbort:        {"client_abort", "CC"},
 	ConnectRefused:     {"connect_refused", "SC"},
 	ConnectTimeout:     {"connect_timeout", "sC"},

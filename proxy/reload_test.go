@@ -53,7 +53,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			held = append(held, b.dial(addrPort(ip, 80)))
 		}
 	}
-	sockets := b.proxy.sockets[web.Listen[0]]
+	sockets := b.proxy.sockets[listenKey{TCP, web.Listen[0]}]
 	var served atomic.Int64
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
@@ -94,7 +94,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	clients.Wait()
-	if got := b.proxy.sockets[web.Listen[0]]; &got[0] != &sockets[0] {
+	if got := b.proxy.sockets[listenKey{TCP, web.Listen[0]}]; &got[0] != &sockets[0] {
 		t.Error("the listeners of a service that stayed were opened again")
 	}
 	for _, c := range held {
@@ -139,7 +139,7 @@ func TestReloadRemoves(t *testing.T) {
 			without := c
 			without.Services = c.Services[1:]
 			b.apply(without)
-			if got := b.proxy.sockets[addrPort(ip, 80)]; got != nil {
+			if got := b.proxy.sockets[listenKey{TCP, addrPort(ip, 80)}]; got != nil {
 				t.Error("the listener is still there")
 			}
 			mustPing(t, flow)

@@ -75,14 +75,17 @@ type shard struct {
 	closed    [reasonCount]atomic.Uint64
 	bytes     [2][pathCount]atomic.Uint64
 	duration  histogram
+	udp       udpShard
 }
 
 // serviceStats are a service's counters. They live as long as the process: a
 // reload that changes or brings back the service goes on with them.
 type serviceStats struct {
 	name   string
-	active atomic.Int64 // shared by the workers, for the limit
-	shards []*shard     // by worker
+	seen   [2]atomic.Bool // by protocol: whether the service ever was of it
+	active atomic.Int64   // TCP flows, shared by the workers, for the limit
+	flows  atomic.Int64   // the same of UDP flows
+	shards []*shard       // by worker
 
 	mu       sync.Mutex
 	backends map[string]*backendTotals
@@ -91,7 +94,10 @@ type serviceStats struct {
 func newServiceStats(name string, workers int) *serviceStats {
 	s := &serviceStats{name: name, backends: map[string]*backendTotals{}}
 	for range workers {
-		s.shards = append(s.shards, &shard{duration: newHistogram(durationBounds)})
+		s.shards = append(s.shards, &shard{
+			duration: newHistogram(durationBounds),
+			udp:      udpShard{duration: newHistogram(durationBounds)},
+		})
 	}
 	return s
 }
@@ -142,6 +148,17 @@ func (s *serviceStats) total(f func(*shard) uint64) uint64 {
 	return n
 }
 
+// bytes is what was read from leg side of all flows.
+func (s *serviceStats) bytes(side int) uint64 {
+	return s.total(func(sh *shard) uint64 {
+		n := sh.udp.bytes[side].Load()
+		for path := range sh.bytes[side] {
+			n += sh.bytes[side][path].Load()
+		}
+		return n
+	})
+}
+
 // rejected is the number of flows refused for a cause on our side.
 func (s *serviceStats) rejected() uint64 {
 	return s.total(func(sh *shard) uint64 {
@@ -150,6 +167,9 @@ func (s *serviceStats) rejected() uint64 {
 			if r.Rejected() {
 				n += sh.closed[r].Load()
 			}
+		}
+		for d := dropTableFull; d < dropCount; d++ {
+			n += sh.udp.dropped[d].Load() // datagrams that got no flow
 		}
 		return n
 	})
@@ -163,6 +183,8 @@ type workerStats struct {
 	pipesIdle   atomic.Int64
 	pipesLent   atomic.Int64
 	bufferBytes atomic.Int64
+	flowSockets atomic.Int64  // of UDP flows
+	refusedRuns atomic.Uint64 // UDP_SEGMENT sends that the kernel refused
 }
 
 // pause is why a worker stopped accepting for a while.

@@ -27,22 +27,26 @@ type WorkerStatus struct {
 }
 
 // Active is the number of flows.
-func (p *Proxy) Active() int64 { return p.active.Load() }
+func (p *Proxy) Active() int64 { return p.Connections() + p.Flows() }
+
+// Connections is the number of TCP flows.
+func (p *Proxy) Connections() int64 { return p.active.Load() }
+
+// Flows is the number of UDP flows.
+func (p *Proxy) Flows() int64 { return p.flows.Load() }
 
 // Services returns the services of the running configuration.
 func (p *Proxy) Services() []ServiceStatus {
 	var all []ServiceStatus
 	for _, svc := range p.view.Load().services {
 		s := svc.stats
-		st := ServiceStatus{
-			Service:  svc.Service,
-			Active:   s.active.Load(),
-			Rejected: s.rejected(),
-			Total:    s.total(func(sh *shard) uint64 { return sh.accepted.Load() }),
-			BytesIn:  s.total(func(sh *shard) uint64 { return sh.bytes[client][pathCopy].Load() + sh.bytes[client][pathSplice].Load() }),
-			BytesOut: s.total(func(sh *shard) uint64 {
-				return sh.bytes[upstream][pathCopy].Load() + sh.bytes[upstream][pathSplice].Load()
-			}),
+		st := ServiceStatus{Service: svc.Service, Rejected: s.rejected(), BytesIn: s.bytes(client), BytesOut: s.bytes(upstream)}
+		if svc.Protocol == UDP {
+			st.Active = s.flows.Load()
+			st.Total = s.total(func(sh *shard) uint64 { return sh.udp.flows.Load() })
+		} else {
+			st.Active = s.active.Load()
+			st.Total = s.total(func(sh *shard) uint64 { return sh.accepted.Load() })
 		}
 		backends := svc.Backends
 		if len(backends) == 0 {

@@ -27,7 +27,8 @@ type worker struct {
 	stats *workerStats
 
 	listeners []*listener
-	flows     slab
+	flows     slab[flow, *flow]
+	udp       udpWorker
 	nextID    uint64
 	ready     []*flow // have more to do than a turn's budget allowed
 	scratch   []*flow
@@ -91,6 +92,7 @@ func newWorker(id int, p *Proxy) (*worker, error) {
 		// that they do not repeat after a restart.
 		nextID: uint64(id)<<56 | uint64(time.Now().UnixNano())>>8&(1<<56-1),
 	}
+	w.udp.worker = w
 	w.resume.Slot, w.flush.Slot, w.trim.Slot = listenerSlots, listenerSlots+1, listenerSlots+2
 	return w, nil
 }
@@ -100,11 +102,16 @@ func (w *worker) run() error {
 	err := w.loop.Run(w)
 	w.handOver()
 	w.pipes.trim()
+	w.udp.stop()
 	return err
 }
 
 // Event implements eventloop.Handler.
 func (w *worker) Event(tag eventloop.Tag, events uint32) {
+	if tag.Slot&udpTags != 0 {
+		w.udp.event(tag, events)
+		return
+	}
 	if tag.Slot >= listenerSlots {
 		if l := w.listeners[tag.Slot-listenerSlots]; l != nil {
 			w.accept(l)
@@ -181,14 +188,19 @@ func (w *worker) Expired(t *eventloop.Timer) {
 	case &w.trim:
 		w.pipes.trim()
 	default:
-		w.flowExpired(w.flows.at(t.Slot))
+		if t.Slot >= udpFlows {
+			w.udp.expired(w.udp.flows.at(t.Slot))
+		} else {
+			w.flowExpired(w.flows.at(t.Slot))
+		}
 	}
 }
 
 // Turn implements eventloop.Handler: flows that have spent their budget go on.
 func (w *worker) Turn() bool {
+	more := w.udp.turn()
 	if len(w.ready) == 0 {
-		return false
+		return more
 	}
 	w.ready, w.scratch = w.scratch[:0], w.ready
 	for _, f := range w.scratch {
@@ -201,7 +213,7 @@ func (w *worker) Turn() bool {
 			}
 		}
 	}
-	return len(w.ready) > 0
+	return more || len(w.ready) > 0
 }
 
 // again puts f on the list of flows that have more to do.

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/tproxyd/tproxyd/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// icmpPerSecond bounds the ICMP errors that a worker sends: what the kernel
+// allows itself (net.ipv4.icmp_msgs_per_sec).
+const icmpPerSecond = 1000
+
+// icmpHead is how much of a datagram is told to its sender with an error.
+const icmpHead = 512
+
+// readErrors takes the ICMP errors that a socket of f has got.
+func (u *udpWorker) readErrors(f *udpFlow, side int) {
+	if side == client {
+		// A client whose port is closed, or cannot be reached: its socket is
+		// connected, so no other error comes without IP_RECVERR.
+		if e := sys.SocketError(int(f.fds[client])); e == unix.ECONNREFUSED {
+			u.end(f, ClientReset)
+		}
+		return
+	}
+	var payload [icmpHead]byte
+	for f.part != nil {
+		se, e := sys.ReadError(int(f.fds[upstream]), payload[:])
+		if e != 0 {
+			break
+		}
+		if se.Origin != unix.SO_EE_ORIGIN_LOCAL || se.Errno == unix.EHOSTUNREACH {
+			u.upstreamError(f, &se)
+		}
+	}
+	if f.part != nil {
+		// The queue has them all; this is the copy that the next send would
+		// get in place of being done.
+		sys.SocketError(int(f.fds[upstream]))
+	}
+}
+
+// upstreamError handles an ICMP error about a datagram of f's client.
+func (u *udpWorker) upstreamError(f *udpFlow, se *sys.SockError) {
+	switch se.Errno {
+	case unix.ECONNREFUSED:
+		f.backend.results[resultRefused].Add(1)
+		if icmp := u.icmp(); icmp != nil {
+			icmp.PortUnreachable(f.client.addrPort(), f.dest.addrPort(), se.Payload)
+		}
+		u.end(f, PortUnreachable)
+	case unix.EMSGSIZE:
+		f.part.shard.udp.dropped[dropTooBig].Add(1)
+		u.tellTooBig(f.client.addrPort(), f.dest.addrPort(), int(se.Info), se.Payload)
+	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET, unix.EOPNOTSUPP:
+		// May pass by, while replies came before (RFC 1122, section 4.2.3.9).
+		if f.datagrams[upstream] == 0 {
+			f.backend.results[resultUnreachable].Add(1)
+			u.end(f, ConnectUnreachable)
+		}
+	default:
+	}
+}
+
+// icmp returns what ICMP errors are sent by, or nil if no more are to be sent
+// for the moment.
+func (u *udpWorker) icmp() *sys.ICMP {
+	if now := u.loop.Now(); u.icmpFrom == 0 || now-u.icmpFrom > int64(time.Second) {
+		u.icmpFrom, u.icmpLeft = now, icmpPerSecond
+	}
+	if u.icmpLeft == 0 {
+		return nil
+	}
+	u.icmpLeft--
+	if u.icmpOut == nil {
+		out, err := sys.OpenICMP(u.proxy.mark.Load())
+		if err != nil {
+			u.proxy.report(event{kind: eventICMP, err: err})
+			return nil
+		}
+		u.icmpOut = out
+	}
+	return u.icmpOut
+}
+
+// rawSocket returns the raw socket of a family, or nil.
+func (u *udpWorker) rawSocket(v4 bool) *sys.RawUDP {
+	i, family := 1, unix.AF_INET6
+	if v4 {
+		i, family = 0, unix.AF_INET
+	}
+	if u.raws[i] == nil {
+		raw, err := sys.OpenRawUDP(family, u.proxy.mark.Load())
+		if err != nil {
+			u.proxy.report(event{kind: eventReplyAddress, err: err})
+			return nil
+		}
+		u.raws[i] = raw
+	}
+	return u.raws[i]
+}

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/tproxyd/tproxyd/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	streamDatagrams = 64      // so many from one socket make it worth to be set up for streams
+	streamBuffer    = 1 << 20 // SO_RCVBUF of such a socket
+)
+
+// toUpstream passes on a datagram of f's client, or a run of them.
+func (u *udpWorker) toUpstream(f *udpFlow, data []byte, c *sys.Control) {
+	u.address(&u.out, int(f.fds[upstream]))
+	u.account(f, client, data, c)
+	u.put(&u.out, f, client, data, c)
+	if f.part == nil {
+		return // an error of what was sent before has ended it
+	}
+	if most := f.part.svc.Requests; most > 0 && f.datagrams[client]-f.spentAt >= uint64(most) {
+		f.spent = true
+	}
+}
+
+// account books a datagram, or a run, that came on leg side of f.
+func (u *udpWorker) account(f *udpFlow, side int, data []byte, c *sys.Control) {
+	n := count(len(data), c.Segment)
+	f.lastActive = u.loop.Now()
+	f.datagrams[side] += n
+	if side == upstream && f.datagrams[upstream] == n { // the first reply
+		f.backend.results[resultOK].Add(1)
+		f.backend.connect.observe(time.Duration(f.lastActive - f.accepted))
+		if svc := f.part.svc; svc.IdleTimeout > 0 && svc.IdleTimeout < svc.UnrepliedTimeout {
+			u.schedule(f) // the shorter time holds from now on
+		}
+	}
+	f.bytes[side] += uint64(len(data))
+	f.part.shard.udp.bytes[side].Add(uint64(len(data)))
+	f.table.touch(f)
+	if len(data) > smallDatagram && !f.dontFrag[1-side] && f.fds[1-side] >= 0 {
+		f.dontFrag[1-side] = true
+		sys.SetDontFragment(int(f.fds[1-side]), f.family(1-side), true)
+	}
+}
+
+// family is the address family of leg side.
+func (f *udpFlow) family(side int) int {
+	if side == client {
+		return sys.Family(f.client.addrPort().Addr())
+	}
+	return sys.Family(f.target().Addr())
+}
+
+// fromClientSocket passes on what has come to f's own client socket.
+func (u *udpWorker) fromClientSocket(f *udpFlow) {
+	fd := int(f.fds[client])
+	for range udpRounds {
+		n, e := u.rx.Receive(fd, 0)
+		switch e {
+		case 0:
+		case unix.EAGAIN:
+			return
+		default: // an ICMP error, whose event ends the flow; what is behind it can be read
+			continue
+		}
+		for i := range n {
+			if f = u.fromClient(f, i); f == nil {
+				u.flush(&u.out)
+				return
+			}
+		}
+		u.flush(&u.out)
+		if f.part == nil || n < udpSlots {
+			return
+		}
+	}
+	u.again(f, client)
+}
+
+// fromClient passes on message i of u.rx, which came to the client socket of f.
+// It returns the flow that has the socket now, nil if there is none.
+func (u *udpWorker) fromClient(f *udpFlow, i int) *udpFlow {
+	c := u.rx.Control(i)
+	if !u.accept(f, client, &c) {
+		return f
+	}
+	if f.spent || u.loopedBack(f, &c) {
+		u.flush(&u.out)
+		pt := f.part
+		next, why := u.find(f.listener, f.key(), &f.peer, &c)
+		if next == nil {
+			pt.shard.udp.dropped[why].Add(count(len(u.rx.Data(i)), c.Segment))
+			if f.part == nil {
+				return nil
+			}
+			return f
+		}
+		f = next
+	}
+	u.toUpstream(f, u.rx.Data(i), &c)
+	if f.part == nil {
+		return nil
+	}
+	if f.part.svc.Requests == 0 {
+		u.speedUp(f, client)
+	}
+	return f
+}
+
+// fromUpstream passes on what f's upstream has sent. Replies leave at the end
+// of the batch of events, together with those of other flows.
+func (u *udpWorker) fromUpstream(f *udpFlow) {
+	home := f.listener.fd
+	if f.fds[client] >= 0 {
+		home = int(f.fds[client])
+	}
+	for range udpRounds {
+		if u.home.fd != home || u.used == udpSlots {
+			u.flush(&u.home)
+			u.home.fd, u.used = home, 0
+		}
+		room := udpSlots - u.used
+		n, e := u.back.Receive(int(f.fds[upstream]), u.used)
+		switch e {
+		case 0:
+		case unix.EAGAIN:
+			return
+		default:
+			continue
+		}
+		first := u.used
+		u.used += n
+		for i := first; i < first+n; i++ {
+			c := u.back.Control(i)
+			if u.accept(f, upstream, &c) {
+				u.reply(f, u.back.Data(i), &c)
+			}
+		}
+		u.speedUp(f, upstream)
+		if n < room {
+			return
+		}
+	}
+	u.again(f, upstream)
+}
+
+// accept books what c says of leg side, and reports whether the datagram is
+// whole.
+func (u *udpWorker) accept(f *udpFlow, side int, c *sys.Control) bool {
+	s := &f.part.shard.udp
+	f.overflowed[side] = s.overflow(f.overflowed[side], c)
+	if c.Truncated {
+		s.dropped[dropTruncated].Add(1)
+	}
+	return !c.Truncated
+}
+
+// reply passes on a datagram of f's upstream, or a run of them.
+func (u *udpWorker) reply(f *udpFlow, data []byte, c *sys.Control) {
+	u.account(f, upstream, data, c)
+	if f.raw {
+		u.sendRaw(f, data, c)
+	} else {
+		u.put(&u.home, f, upstream, data, c)
+	}
+	if f.answered() && !f.ending {
+		f.ending = true
+		u.ended = append(u.ended, f)
+	}
+}
+
+// answered reports whether f has got all replies that its service expects.
+func (f *udpFlow) answered() bool {
+	n := f.part.svc.Responses
+	return n > 0 && f.datagrams[upstream] >= uint64(n)*f.datagrams[client]
+}
+
+// sendRaw sends replies whose source address belongs to another socket.
+func (u *udpWorker) sendRaw(f *udpFlow, data []byte, c *sys.Control) {
+	s := &f.part.shard.udp
+	raw := u.rawSocket(f.dest.v4)
+	u.addr.Set(f.dest.addrPort())
+	for {
+		part := data
+		if c.Segment > 0 && c.Segment < len(data) {
+			part = data[:c.Segment]
+		}
+		if raw == nil || raw.Send(&u.addr, &f.peer, part) != 0 {
+			s.dropped[dropSend].Add(1)
+		} else {
+			s.datagrams[upstream].Add(1)
+		}
+		if data = data[len(part):]; len(data) == 0 {
+			return
+		}
+	}
+}
+
+// speedUp sets up a socket of f that brings many datagrams: they come in runs,
+// and there is room for bursts.
+func (u *udpWorker) speedUp(f *udpFlow, side int) {
+	if f.fast[side] || f.datagrams[side] < streamDatagrams {
+		return
+	}
+	f.fast[side] = true
+	fd := int(f.fds[side])
+	sys.SetGRO(fd)
+	sys.SetReceiveBuffer(fd, streamBuffer)
+}
