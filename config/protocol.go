@@ -78,7 +78,7 @@ func (t table) readUDP(s *Service) {
 	s.Requests = int(t.integer("requests", maxNumber))
 	if s.Requests > 0 && s.Source == SourceClient {
 		t.r.warnf(t.at("requests"), `write source = "prefer-client", or remove requests`,
-			"source = %q: a client can have one flow to each backend at a time, and what it sends while none is free will be dropped (source_conflict)", string(s.Source))
+			"source = %q: a client can have one flow to each backend at a time; while it has all of them, its last one goes on beyond its requests", string(s.Source))
 	}
 }
 

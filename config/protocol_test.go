@@ -148,7 +148,7 @@ backend = [{ address = "198.18.2.53:53" }]
 `)
 	want := []string{
 		`test.toml:5: service "dns" listen: source = "client" needs backends of the client's family: IPv6 flows will be refused (no_backend); add an IPv6 backend, or write source = "host"`,
-		`test.toml:6: service "dns" requests: source = "client": a client can have one flow to each backend at a time, and what it sends while none is free will be dropped (source_conflict); write source = "prefer-client", or remove requests`,
+		`test.toml:6: service "dns" requests: source = "client": a client can have one flow to each backend at a time; while it has all of them, its last one goes on beyond its requests; write source = "prefer-client", or remove requests`,
 	}
 	if diff := cmp.Diff(want, cfg.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

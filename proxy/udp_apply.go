@@ -116,7 +116,7 @@ func (u *udpWorker) install(parts map[listenKey]*part, sockets map[listenKey][]i
 				}
 			})
 		}
-		l.part, l.closing, l.held = pt, false, false
+		l.part, l.table, l.closing, l.held = pt, u.table(pt), false, false
 	}
 	for key, pt := range parts {
 		if key.protocol == UDP && !known[key] {

@@ -17,11 +17,7 @@ const icmpHead = 512
 // readErrors takes the ICMP errors that a socket of f has got.
 func (u *udpWorker) readErrors(f *udpFlow, side int) {
 	if side == client {
-		// A client whose port is closed, or cannot be reached: its socket is
-		// connected, so no other error comes without IP_RECVERR.
-		if e := sys.SocketError(int(f.fds[client])); e == unix.ECONNREFUSED {
-			u.end(f, ClientReset)
-		}
+		u.clientError(f, sys.SocketError(int(f.fds[client])))
 		return
 	}
 	var payload [icmpHead]byte
@@ -41,6 +37,14 @@ func (u *udpWorker) readErrors(f *udpFlow, side int) {
 	}
 }
 
+// clientError handles an error of f's own client socket. ECONNREFUSED says that
+// the client has closed its port.
+func (u *udpWorker) clientError(f *udpFlow, e sys.Errno) {
+	if e == unix.ECONNREFUSED {
+		u.end(f, ClientReset)
+	}
+}
+
 // upstreamError handles an ICMP error about a datagram of f's client.
 func (u *udpWorker) upstreamError(f *udpFlow, se *sys.SockError) {
 	switch se.Errno {
@@ -52,7 +56,9 @@ func (u *udpWorker) upstreamError(f *udpFlow, se *sys.SockError) {
 		u.end(f, PortUnreachable)
 	case unix.EMSGSIZE:
 		f.part.shard.udp.dropped[dropTooBig].Add(1)
-		u.tellTooBig(f.client.addrPort(), f.dest.addrPort(), int(se.Info), se.Payload)
+		// How large it was nobody tells, but it was larger than that.
+		mtu := int(se.Info)
+		u.tellTooBig(f.client.addrPort(), f.dest.addrPort(), max(mtu, len(se.Payload)), mtu, se.Payload)
 	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET, unix.EOPNOTSUPP:
 		// May pass by, while replies came before (RFC 1122, section 4.2.3.9).
 		if f.datagrams[upstream] == 0 {

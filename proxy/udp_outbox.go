@@ -134,8 +134,12 @@ func (u *udpWorker) refused(o *outbox, i int, e sys.Errno) {
 	default:
 		// An ICMP error that an earlier datagram met is reported in place of
 		// sending this one (udp(7)).
-		if leg := 1 - int(m.side); m.alive() && m.f.fds[leg] >= 0 {
-			u.readErrors(m.f, leg)
+		switch {
+		case !m.alive() || m.f.fds[1-m.side] < 0:
+		case m.side == client:
+			u.readErrors(m.f, upstream)
+		default:
+			u.clientError(m.f, e)
 		}
 	}
 	for d := range o.sender.Datagrams(i) {
@@ -202,15 +206,18 @@ func (u *udpWorker) tooBig(o *outbox, i int, data []byte) sys.Errno {
 		return e
 	}
 	if mtu, err := sys.PathMTU(target, source, m.part.svc.mark); err == nil {
-		u.tellTooBig(from, to, mtu, data)
+		u.tellTooBig(from, to, len(data), mtu, data)
 	}
 	return unix.EMSGSIZE
 }
 
 // tellTooBig sends ICMP "fragmentation needed" or "packet too big" for a
-// datagram.
-func (u *udpWorker) tellTooBig(from, to netip.AddrPort, mtu int, data []byte) {
-	if icmp := u.icmp(); icmp != nil && from.IsValid() && to.IsValid() {
-		icmp.TooBig(from, to, len(data), mtu, data)
+// datagram of size bytes, which begins with data.
+func (u *udpWorker) tellTooBig(from, to netip.AddrPort, size, mtu int, data []byte) {
+	if !from.IsValid() || !to.IsValid() {
+		return // the source policy host: nobody kept the proxy's port
+	}
+	if icmp := u.icmp(); icmp != nil {
+		icmp.TooBig(from, to, size, mtu, data)
 	}
 }

@@ -63,8 +63,11 @@ func (u *udpWorker) fromClientSocket(f *udpFlow) {
 		case 0:
 		case unix.EAGAIN:
 			return
-		default: // an ICMP error, whose event ends the flow; what is behind it can be read
-			continue
+		default:
+			if u.clientError(f, e); f.part == nil {
+				return
+			}
+			continue // what is behind the error can be read
 		}
 		for i := range n {
 			if f = u.fromClient(f, i); f == nil {
@@ -129,7 +132,10 @@ func (u *udpWorker) fromUpstream(f *udpFlow) {
 		case unix.EAGAIN:
 			return
 		default:
-			continue
+			if u.readErrors(f, upstream); f.part == nil {
+				return
+			}
+			continue // what is behind the error can be read
 		}
 		first := u.used
 		u.used += n
