@@ -21,8 +21,8 @@ var (
 		"iptables": iptablesFirewall("vip.sh"),
 	}
 	interceptRules = map[string]firewall{
-		"nft":      nftFirewall("tproxyd-intercept.nft", "tproxyd_intercept"),
-		"iptables": iptablesFirewall("intercept.sh"),
+		"nft":      nftFirewall("tproxyd-intercept.nft", "tproxyd_intercept", "udp_ports = { 80 }"),
+		"iptables": iptablesFirewall("intercept.sh", "UDP_PORTS=80"),
 	}
 )
 
@@ -43,14 +43,23 @@ func TestBothModes(t *testing.T) {
 				}
 				startBackend(t, l.Server, each(backendPort, backends)...)
 				startBackend(t, l.Server, each(interceptPort, foreigns)...)
-				vip := startProxy(t, l, proxyConfig{listen: each(interceptPort, vips), backend: backendOf})
-				intercept := startProxy(t, l, proxyConfig{listen: each(listenPort, loopbacks)})
+				startUDPBackend(t, l.Server, each(backendPort, backends)...)
+				startUDPBackend(t, l.Server, each(interceptPort, foreigns)...)
+				vipConfig := proxyConfig{listen: each(interceptPort, vips), backend: backendOf}
+				interceptConfig := proxyConfig{listen: each(listenPort, loopbacks)}
+				vip, udpVIP := startProxy(t, l, vipConfig), startUDPProxy(t, l, vipConfig)
+				intercept, udpIntercept := startProxy(t, l, interceptConfig), startUDPProxy(t, l, interceptConfig)
 				for _, f := range families {
 					reaches(t, l.Client, at(f.client, 0), at(f.vip, interceptPort), f.client)
 					reaches(t, l.Client, at(f.client, 0), at(f.foreign, interceptPort), f.client)
+					reachesByUDP(t, l.Client, at(f.vip, interceptPort), 1)
+					reachesByUDP(t, l.Client, at(f.foreign, interceptPort), 1)
 				}
 				if v, i := vip.accepted.Load(), intercept.accepted.Load(); v != 2 || i != 2 {
 					t.Errorf("vip had %d connections and intercept %d, want 2 each", v, i)
+				}
+				if v, i := udpVIP.received.Load(), udpIntercept.received.Load(); v != 2 || i != 2 {
+					t.Errorf("vip had %d datagrams and intercept %d, want 2 each", v, i)
 				}
 			})
 		}
@@ -65,13 +74,16 @@ func TestOwnAddresses(t *testing.T) {
 			run(t, l, nil, "sh", "policy-routing.sh", "up")
 			firewall.up(t, l)
 			proxy := startProxy(t, l, proxyConfig{listen: each(listenPort, loopbacks)})
+			udpProxy := startUDPProxy(t, l, proxyConfig{listen: each(listenPort, loopbacks)})
 			own := []string{at("198.18.1.1", interceptPort), at("2001:db8:1::1", interceptPort)}
 			startBackend(t, l.Proxy, own...)
+			startUDPBackend(t, l.Proxy, own...)
 			for i, f := range families {
 				reaches(t, l.Client, at(f.client, 0), own[i], f.client)
+				reachesByUDP(t, l.Client, own[i], 1)
 			}
-			if n := proxy.accepted.Load(); n != 0 {
-				t.Errorf("%d connections to the host itself were intercepted", n)
+			if c, d := proxy.accepted.Load(), udpProxy.received.Load(); c != 0 || d != 0 {
+				t.Errorf("%d connections and %d datagrams to the host itself were intercepted", c, d)
 			}
 		})
 	}
@@ -87,12 +99,15 @@ func TestAnyAddress(t *testing.T) {
 			run(t, l, nil, "sh", "policy-routing.sh", "up")
 			firewall.up(t, l)
 			startBackend(t, l.Server, each(port, foreigns)...)
+			startUDPBackend(t, l.Server, each(port, foreigns)...)
 			proxy := startProxy(t, l, proxyConfig{listen: each(port, anys)})
+			udpProxy := startUDPProxy(t, l, proxyConfig{listen: each(port, anys)})
 			for _, f := range families {
 				reaches(t, l.Client, at(f.client, 0), at(f.foreign, port), f.client)
+				reachesByUDP(t, l.Client, at(f.foreign, port), 1)
 			}
-			if n := proxy.accepted.Load(); n != 0 {
-				t.Errorf("%d connections were taken that no rule is about", n)
+			if c, d := proxy.accepted.Load(), udpProxy.received.Load(); c != 0 || d != 0 {
+				t.Errorf("%d connections and %d datagrams were taken that no rule is about", c, d)
 			}
 		})
 	}
@@ -104,14 +119,22 @@ func TestOutput(t *testing.T) {
 	l := newLab(t)
 	run(t, l, nil, "sh", "policy-routing.sh", "up")
 	interceptRules["nft"].up(t, l)
-	nftFirewall("tproxyd-output.nft", "tproxyd_output").up(t, l)
+	nftFirewall("tproxyd-output.nft", "tproxyd_output", "udp_ports = { 80 }").up(t, l)
 	startBackend(t, l.Server, each(interceptPort, foreigns)...)
-	proxy := startProxy(t, l, proxyConfig{listen: each(listenPort, loopbacks), sourceHost: true})
+	startUDPBackend(t, l.Server, each(interceptPort, foreigns)...)
+	cfg := proxyConfig{listen: each(listenPort, loopbacks), sourceHost: true}
+	proxy, udpProxy := startProxy(t, l, cfg), startUDPProxy(t, l, cfg)
 
 	reaches(t, l.Proxy, "", at(families[0].foreign, interceptPort), "198.18.2.1")
 	reaches(t, l.Proxy, "", at(families[1].foreign, interceptPort), "2001:db8:2::1")
-	if n := proxy.accepted.Load(); n != 2 {
-		t.Errorf("the proxy had %d connections, want 2", n)
+	for _, f := range families {
+		told, _, err := exchangeUDP(t.Context(), l.Proxy, at(f.foreign, interceptPort), 1, patience)
+		if want := map[string]string{"IPv4": "198.18.2.1", "IPv6": "2001:db8:2::1"}[f.name]; err != nil || told.Addr().String() != want {
+			t.Errorf("%s saw datagrams from %v, %v, want them from %s", f.foreign, told, err, want)
+		}
+	}
+	if c, d := proxy.accepted.Load(), udpProxy.received.Load(); c != 2 || d != 2 {
+		t.Errorf("the proxy had %d connections and %d datagrams, want 2 each", c, d)
 	}
 }
 
@@ -197,7 +220,7 @@ func TestICMP(t *testing.T) {
 table inet site {
 	chain input {
 		type filter hook input priority filter; policy accept;
-		tcp dport 8443 reject with icmpx type host-unreachable
+		meta l4proto { tcp, udp } th dport 8443 reject with icmpx type host-unreachable
 	}
 }
 `
@@ -219,6 +242,7 @@ table inet site {
 				if !errors.Is(err, unix.EHOSTUNREACH) {
 					t.Errorf("%s: connect with the client's address: got %v, want EHOSTUNREACH", f.name, err)
 				}
+				refusedByUDP(t, l, f)
 			}
 		})
 	}

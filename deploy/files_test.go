@@ -60,7 +60,7 @@ func TestSysctl(t *testing.T) {
 				continue
 			}
 			args := []string{"-w", key + "=" + value}
-			if !strings.HasPrefix(key, "net.") {
+			if !strings.HasPrefix(key, "net.") || key == "net.core.rmem_max" {
 				args = []string{"-n", key}
 			}
 			if out, err := try(t, l.Proxy, nil, sysctl, args...); err != nil {
@@ -87,7 +87,14 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := netnstest.New(t)
-	startDaemon(t, l, fmt.Sprintf(daemonConfig, "", ""))
+	startDaemon(t, l, fmt.Sprintf(daemonConfig, "", `
+[[service]]
+name = "quic"
+protocol = "udp"
+listen = ["203.0.113.10:443"]
+  [[service.backend]]
+  address = "198.18.2.2:8443"
+`))
 	served := scrape(t, l)
 	names := regexp.MustCompile(`\b(tproxyd|process)_[a-z_]+`).FindAllString(string(rules), -1)
 	if len(names) < 10 {

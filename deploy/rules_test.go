@@ -209,10 +209,10 @@ func TestRules(t *testing.T) {
 		{nftFirewall("tproxyd-vip.nft", "tproxyd_vip", "when_down = bypass"), "vip", true},
 		{iptablesFirewall("vip.sh"), "vip", false},
 		{iptablesFirewall("vip.sh", "WHEN_DOWN=bypass"), "vip", true},
-		{nftFirewall("tproxyd-intercept.nft", "tproxyd_intercept"), "intercept", false},
-		{nftFirewall("tproxyd-intercept.nft", "tproxyd_intercept", "when_down = bypass"), "intercept", true},
-		{iptablesFirewall("intercept.sh"), "intercept", false},
-		{iptablesFirewall("intercept.sh", "WHEN_DOWN=bypass"), "intercept-any", true},
+		{interceptRules["nft"], "intercept", false},
+		{nftFirewall("tproxyd-intercept.nft", "tproxyd_intercept", "udp_ports = { 80 }", "when_down = bypass"), "intercept", true},
+		{interceptRules["iptables"], "intercept", false},
+		{iptablesFirewall("intercept.sh", "UDP_PORTS=80", "WHEN_DOWN=bypass"), "intercept-any", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,6 +221,8 @@ func TestRules(t *testing.T) {
 			startBackend(t, l.Server, each(backendPort, backends)...)
 			proxy, target := modeOf(tt.mode)
 			direct := startBackend(t, l.Server, each(target.port, target.host)...)
+			startUDPBackend(t, l.Server, each(backendPort, backends)...)
+			directUDP := startUDPBackend(t, l.Server, each(target.port, target.host)...)
 			loadForeignRules(t, l)
 			before := settings(t, l)
 
@@ -231,19 +233,23 @@ func TestRules(t *testing.T) {
 			whenDown := func() {
 				t.Helper()
 				for _, f := range families {
-					to, before := at(target.host(f), target.port), direct.accepted.Load()
+					to := at(target.host(f), target.port)
+					before, beforeUDP := direct.accepted.Load(), directUDP.received.Load()
 					if tt.bypass {
 						reaches(t, l.Client, at(f.client, 0), to, f.client)
+						reachesByUDP(t, l.Client, to, 1)
 						continue
 					}
 					silent(t, l.Client, at(f.client, 0), to)
-					if direct.accepted.Load() != before {
-						t.Errorf("a connection to %s went by without a proxy", to)
+					silentByUDP(t, l.Client, to)
+					if direct.accepted.Load() != before || directUDP.received.Load() != beforeUDP {
+						t.Errorf("a connection or datagram to %s went by without a proxy", to)
 					}
 				}
 			}
 			whenDown()
 			throughProxy(t, l, proxy, target, direct)
+			throughUDPProxy(t, l, proxy, target, directUDP)
 			whenDown()
 
 			for range 2 {

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Rules for a service of mode "intercept": connections to anybody on the given
-# ports are handed to tproxyd, which finds the original destination by itself.
+# Rules for services of mode "intercept": connections and datagrams to anybody
+# on the given ports are handed to tproxyd, which finds the original destination
+# by itself.
 #
 #   policy-routing.sh up && intercept.sh up    load, or replace
 #   intercept.sh down                          remove
@@ -8,10 +9,12 @@
 # Only the chain TPROXYD_INTERCEPT and the jump to it are touched. Needs root.
 set -eu
 
-# The destination ports to intercept.
+# The destination ports to intercept, of TCP and of UDP; "none" is none. For UDP
+# there has to be a service of its own, with protocol = "udp".
 PORTS=${PORTS:-80 443}
+UDP_PORTS=${UDP_PORTS:-none}
 
-# What happens to new connections while tproxyd does not listen.
+# What happens to new connections and UDP flows while tproxyd does not listen.
 #
 # block drops them: that is what the TPROXY target does without a listener.
 # The service listens on LISTEN_IP4, LISTEN_IP6 and LISTEN_PORT. On the
@@ -36,25 +39,48 @@ deliver() {
 	echo "-A $CHAIN $* -j ACCEPT"
 }
 
+# intercept LISTEN_IP PROTOCOL PORT... prints the rules that hand the ports to
+# tproxyd.
+intercept() {
+	listen_ip=$1
+	protocol=$2
+	shift 2
+	for port in "$@"; do
+		if [ "$port" = none ]; then
+			continue
+		fi
+		if [ "$WHEN_DOWN" = block ]; then
+			echo "-A $CHAIN -p $protocol --dport $port -j TPROXY --on-ip $listen_ip --on-port $LISTEN_PORT --tproxy-mark $STEER_MARK"
+		else
+			# --nowildcard counts listeners on any address, too.
+			deliver -p "$protocol" --dport "$port" -m socket --transparent --nowildcard
+		fi
+	done
+}
+
 # rules LISTEN_IP ICMP prints the chain.
 rules() {
 	echo '*mangle'
 	echo ":$CHAIN - [0:0]"
-	# Packets of connections that tproxyd has, on either side. ICMP errors
-	# belong to the socket of the packet that they quote. A SYN goes to TPROXY,
-	# which knows how to reopen a connection in TIME_WAIT.
+	# Packets of connections and flows that tproxyd has, on either side. ICMP
+	# errors belong to the socket of the packet that they quote. A SYN goes to
+	# TPROXY, which knows how to reopen a connection in TIME_WAIT. The socket
+	# match makes the kernel put fragments together before any rule.
 	deliver -p tcp ! --syn -m socket --transparent
+	deliver -p udp -m socket --transparent
 	deliver -p "$2" -m socket --transparent
-	# Services of this host itself stay reachable.
+	# Services of this host itself stay reachable, and so does what goes to
+	# several hosts at once, like DHCP. IPv6 has no broadcast.
 	echo "-A $CHAIN -m addrtype --dst-type LOCAL -j RETURN"
-	for port in $PORTS; do
-		if [ "$WHEN_DOWN" = block ]; then
-			echo "-A $CHAIN -p tcp --dport $port -j TPROXY --on-ip $1 --on-port $LISTEN_PORT --tproxy-mark $STEER_MARK"
-		else
-			# --nowildcard counts listeners on any address, too.
-			deliver -p tcp --dport "$port" -m socket --transparent --nowildcard
-		fi
-	done
+	echo "-A $CHAIN -m addrtype --dst-type MULTICAST -j RETURN"
+	if [ "$2" = icmp ]; then
+		echo "-A $CHAIN -m addrtype --dst-type BROADCAST -j RETURN"
+	fi
+	# Each port is a word.
+	# shellcheck disable=SC2086
+	intercept "$1" tcp $PORTS
+	# shellcheck disable=SC2086
+	intercept "$1" udp $UDP_PORTS
 	echo COMMIT
 }
 
@@ -88,7 +114,7 @@ up | down)
 	fi
 	;;
 *)
-	echo "usage: [PORTS='PORT...'] [WHEN_DOWN=block|bypass] [LISTEN_PORT=...] $0 up|down" >&2
+	echo "usage: [PORTS='PORT...'] [UDP_PORTS='PORT...'] [WHEN_DOWN=block|bypass] [LISTEN_PORT=...] $0 up|down" >&2
 	exit 2
 	;;
 esac

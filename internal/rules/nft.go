@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -13,6 +14,7 @@ const (
 	preroutingChain = "prerouting"
 	outputChain     = "output"
 	divertChain     = "divert"
+	defragChain     = "defrag"
 )
 
 // reg is the one register that rules are written with: NFT_REG_1.
@@ -24,7 +26,13 @@ func (p Plan) table() *nftables.Table {
 
 // addTable fills an empty table. The doc of the package shows it in nft's
 // language.
-func (p Plan) addTable(conn *nftables.Conn, table *nftables.Table) {
+func (p Plan) addTable(conn *nftables.Conn, table *nftables.Table) error {
+	// Nothing jumps there: that the rule exists makes the kernel put fragments
+	// together before they meet any rule, nft_tproxy_init(). Only the first of
+	// them has ports to find a socket by.
+	defrag := conn.AddChain(&nftables.Chain{Name: defragChain, Table: table})
+	add(conn, defrag, isProtocol(unix.IPPROTO_UDP), Intercept{ToPort: 1}.tproxy())
+
 	divert := conn.AddChain(&nftables.Chain{Name: divertChain, Table: table})
 	// A socket in TIME_WAIT has no such property: the expression then ends its
 	// rule, and the packet is marked by the next.
@@ -35,64 +43,92 @@ func (p Plan) addTable(conn *nftables.Conn, table *nftables.Table) {
 		Name: preroutingChain, Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
 	})
-	p.addExemptions(conn, pre, func() {
-		add(conn, pre, isTCP(), socket(expr.NFT_SOCKET_TRANSPARENT), jump(divertChain))
-	})
+	p.addExemptMark(conn, pre)
+	// An ICMP error belongs to the socket of the packet that it quotes:
+	// nf_sk_lookup_slow_v4(). It is addressed to the client, and would not be
+	// heard of here.
+	add(conn, pre, socket(expr.NFT_SOCKET_TRANSPARENT), jump(divertChain))
+	// Only now: a packet to a local address may be a transparent socket's.
+	if err := addOwnAddresses(conn, pre); err != nil {
+		return err
+	}
+	return p.addIntercepts(conn, pre)
+}
+
+func (p Plan) addIntercepts(conn *nftables.Conn, pre *nftables.Chain) (err error) {
 	var out *nftables.Chain
 	for _, in := range p.Intercepts {
-		chain := conn.AddChain(&nftables.Chain{Name: in.Name, Table: table})
+		chain := conn.AddChain(&nftables.Chain{Name: in.Name, Table: pre.Table})
 		p.addIntercept(conn, chain, in)
 		for _, match := range in.destinations() {
-			add(conn, pre, isTCP(), isIif(in.IifName), match, jump(in.Name))
+			add(conn, pre, isIif(in.IifName), match, jump(in.Name))
 			if !in.LocalOutput {
 				continue
 			}
 			if in.IifName != "" {
 				// What this host sends comes back by the loopback interface.
-				add(conn, pre, isTCP(), isIif("lo"), match, jump(in.Name))
+				add(conn, pre, isIif("lo"), match, jump(in.Name))
 			}
 			if out == nil {
-				out = p.addOutput(conn, table)
+				if out, err = p.addOutput(conn, pre.Table); err != nil {
+					return err
+				}
 			}
-			for _, ports := range in.ports() {
-				add(conn, out, isTCP(), match, ports, p.setMark(), accept())
+			for _, packets := range in.packets() {
+				add(conn, out, match, packets, p.setMark(), accept())
 			}
 		}
 	}
+	return nil
 }
 
 // addOutput adds the chain for packets of this host. A mark that is set there
 // makes the kernel look for the route again.
-func (p Plan) addOutput(conn *nftables.Conn, table *nftables.Table) *nftables.Chain {
+func (p Plan) addOutput(conn *nftables.Conn, table *nftables.Table) (*nftables.Chain, error) {
 	out := conn.AddChain(&nftables.Chain{
 		Name: outputChain, Table: table, Type: nftables.ChainTypeRoute,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
 	})
-	p.addExemptions(conn, out, func() {})
-	return out
+	p.addExemptMark(conn, out)
+	return out, addOwnAddresses(conn, out)
 }
 
-// addExemptions adds what is accepted before any intercept. What diverts goes
-// in between: a packet to a local address may belong to a transparent socket.
-func (p Plan) addExemptions(conn *nftables.Conn, chain *nftables.Chain, divert func()) {
+func (p Plan) addExemptMark(conn *nftables.Conn, chain *nftables.Chain) {
 	if p.ExemptMark != 0 {
 		add(conn, chain, []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
 			equal(binaryutil.NativeEndian.PutUint32(p.ExemptMark)),
 		}, accept())
 	}
-	divert()
+}
+
+// addOwnAddresses accepts, before any intercept, what goes to this host. UDP
+// also goes to several at once, as DHCP and mDNS do, and no proxy can answer
+// from such an address.
+func addOwnAddresses(conn *nftables.Conn, chain *nftables.Chain) error {
+	own := &nftables.Set{
+		Table: chain.Table, Anonymous: true, Constant: true,
+		KeyType: nftables.TypeFIBAddr, KeyByteOrder: binaryutil.NativeEndian,
+	}
+	var types []nftables.SetElement
+	for _, t := range []uint32{unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_MULTICAST} {
+		types = append(types, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(t)})
+	}
+	if err := conn.AddSet(own, types); err != nil {
+		return fmt.Errorf("add nftables set of address types: %w", err)
+	}
 	add(conn, chain, []expr.Any{
 		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
-		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
+		&expr.Lookup{SourceRegister: reg, SetName: own.Name, SetID: own.ID},
 	}, accept())
+	return nil
 }
 
 func (p Plan) addIntercept(conn *nftables.Conn, chain *nftables.Chain, in Intercept) {
-	for _, ports := range in.ports() {
-		add(conn, chain, isTCP(), ports, in.tproxy(), p.setMark(), accept())
+	for _, packets := range in.packets() {
+		add(conn, chain, packets, in.tproxy(), p.setMark(), accept())
 		if in.OnFailure == Block {
-			add(conn, chain, isTCP(), ports, []expr.Any{&expr.Counter{}}, verdict(expr.VerdictDrop))
+			add(conn, chain, packets, []expr.Any{&expr.Counter{}}, verdict(expr.VerdictDrop))
 		}
 	}
 }
@@ -126,24 +162,33 @@ func (in Intercept) destinations() [][]expr.Any {
 	return out
 }
 
-// ports returns a match for each range of ports of an intercept.
-func (in Intercept) ports() [][]expr.Any {
-	if len(in.DestPorts) == 0 {
-		return [][]expr.Any{nil}
-	}
+// packets returns a match for each protocol and range of ports of an
+// intercept.
+func (in Intercept) packets() [][]expr.Any {
 	var out [][]expr.Any
-	for _, r := range in.DestPorts {
-		first, last := binaryutil.BigEndian.PutUint16(r.First), binaryutil.BigEndian.PutUint16(r.Last)
-		match := equal(first)
-		if r.First != r.Last {
-			match = &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: first, ToData: last}
+	for _, number := range in.Protocol.numbers() {
+		if len(in.DestPorts) == 0 {
+			out = append(out, isProtocol(number))
 		}
-		out = append(out, []expr.Any{
-			&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			match,
-		})
+		for _, r := range in.DestPorts {
+			out = append(out, append(isProtocol(number), hasPort(r)...))
+		}
 	}
 	return out
+}
+
+// hasPort looks at the destination port, which has the same place in TCP and
+// UDP headers: RFC 9293, RFC 768.
+func hasPort(r Ports) []expr.Any {
+	first, last := binaryutil.BigEndian.PutUint16(r.First), binaryutil.BigEndian.PutUint16(r.Last)
+	match := equal(first)
+	if r.First != r.Last {
+		match = &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: first, ToData: last}
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		match,
+	}
 }
 
 func add(conn *nftables.Conn, chain *nftables.Chain, parts ...[]expr.Any) {
@@ -158,8 +203,8 @@ func equal(data []byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: data}
 }
 
-func isTCP() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, equal([]byte{unix.IPPROTO_TCP})}
+func isProtocol(number byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, equal([]byte{number})}
 }
 
 func isIif(name string) []expr.Any {

@@ -27,8 +27,34 @@ const (
 	Block
 )
 
+// Protocol is the transport protocols that an intercept is about.
+type Protocol int
+
+const (
+	// TCPAndUDP is both of them.
+	TCPAndUDP Protocol = iota
+	// TCP is TCP alone.
+	TCP
+	// UDP is UDP alone.
+	UDP
+)
+
+// numbers returns the protocols as they stand in IP headers.
+func (p Protocol) numbers() []byte {
+	switch p {
+	case TCP:
+		return []byte{unix.IPPROTO_TCP}
+	case UDP:
+		return []byte{unix.IPPROTO_UDP}
+	case TCPAndUDP:
+		return []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
+	}
+	return nil
+}
+
 // Plan is all that is to be in place. The zero Plan brings traffic to the
-// transparent sockets that exist, which is enough for virtual addresses.
+// transparent sockets that exist, of TCP and UDP, which is enough for virtual
+// addresses.
 type Plan struct {
 	// Table is the name of the nftables table, which belongs to the plan
 	// alone; empty is DefaultTable.
@@ -48,10 +74,12 @@ type Plan struct {
 }
 
 // Intercept is traffic of others that is to reach a listener here. Traffic to
-// addresses of this host is never intercepted.
+// addresses of this host is never intercepted, nor are broadcast and multicast.
 type Intercept struct {
 	// Name is the nftables chain, and has to be a word of its own.
 	Name string
+	// Protocol to match.
+	Protocol Protocol
 	// DestPrefixes to match, of either family; without any, all destinations
 	// are matched.
 	DestPrefixes []netip.Prefix
@@ -62,7 +90,7 @@ type Intercept struct {
 	// To is the address of the listener, which limits the intercept to its
 	// family. The zero Addr is a listener on all addresses.
 	To netip.Addr
-	// ToPort is the port of the listener.
+	// ToPort is the port of the listener, or of one for each protocol.
 	ToPort uint16
 	// OnFailure is what happens while nobody listens.
 	OnFailure OnFailure
@@ -103,7 +131,7 @@ func (p Plan) validate() error {
 		p.RouteTable == unix.RT_TABLE_LOCAL || p.RouteTable == unix.RT_TABLE_DEFAULT {
 		errs = append(errs, fmt.Errorf("route table %d is the system's: use one of your own", p.RouteTable))
 	}
-	names := map[string]bool{preroutingChain: true, outputChain: true, divertChain: true}
+	names := map[string]bool{preroutingChain: true, outputChain: true, divertChain: true, defragChain: true}
 	for _, in := range p.Intercepts {
 		if err := in.validate(p, names); err != nil {
 			errs = append(errs, fmt.Errorf("intercept %q: %w", in.Name, err))
@@ -119,6 +147,8 @@ func (in Intercept) validate(p Plan, taken map[string]bool) error {
 		return errors.New("a name has letters, digits, dashes and underscores, up to 128 of them")
 	case taken[in.Name]:
 		return errors.New("the name is taken")
+	case in.Protocol.numbers() == nil:
+		return fmt.Errorf("protocol %d is unknown", in.Protocol)
 	case in.ToPort == 0:
 		return errors.New("no port to go to")
 	case len(in.IifName) >= unix.IFNAMSIZ:

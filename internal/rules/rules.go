@@ -45,7 +45,9 @@ func (p Plan) applyTable() error {
 	// Add and delete in one transaction replace what may be there.
 	conn.AddTable(table)
 	conn.DelTable(table)
-	p.addTable(conn, conn.AddTable(table))
+	if err := p.addTable(conn, conn.AddTable(table)); err != nil {
+		return err
+	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("add nftables table inet %s: %w", p.Table, err)
 	}

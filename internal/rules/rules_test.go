@@ -56,12 +56,18 @@ func fullPlan() rules.Plan {
 			DestPorts: []rules.Ports{rules.Port(80), {First: 8000, Last: 8010}},
 			IifName:   lab.ClientLink, ToPort: 15001, OnFailure: rules.Block, LocalOutput: true,
 		}, {
-			Name: "rest", To: netip.MustParseAddr("127.0.0.1"), ToPort: 15002,
+			Name: "rest", Protocol: rules.TCP, To: netip.MustParseAddr("127.0.0.1"), ToPort: 15002,
+		}, {
+			Name: "names", Protocol: rules.UDP, DestPorts: []rules.Ports{rules.Port(53)}, ToPort: 15003,
 		}},
 	}
 }
 
 const fullTable = `table inet test {
+	chain defrag {
+		meta l4proto udp tproxy to :1
+	}
+
 	chain divert {
 		socket wildcard 1 return
 		meta mark set 0x00000011 accept
@@ -70,13 +76,14 @@ const fullTable = `table inet test {
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;
 		meta mark 0x00000022 accept
-		meta l4proto tcp socket transparent 1 jump divert
-		fib daddr type local accept
-		meta l4proto tcp iifname "lab-client" ip daddr 198.18.0.0/20 jump web
-		meta l4proto tcp iifname "lo" ip daddr 198.18.0.0/20 jump web
-		meta l4proto tcp iifname "lab-client" ip6 daddr 2001:db8:3::/64 jump web
-		meta l4proto tcp iifname "lo" ip6 daddr 2001:db8:3::/64 jump web
-		meta l4proto tcp meta nfproto ipv4 jump rest
+		socket transparent 1 jump divert
+		fib daddr type { local, broadcast, multicast } accept
+		iifname "lab-client" ip daddr 198.18.0.0/20 jump web
+		iifname "lo" ip daddr 198.18.0.0/20 jump web
+		iifname "lab-client" ip6 daddr 2001:db8:3::/64 jump web
+		iifname "lo" ip6 daddr 2001:db8:3::/64 jump web
+		meta nfproto ipv4 jump rest
+		jump names
 	}
 
 	chain web {
@@ -84,20 +91,32 @@ const fullTable = `table inet test {
 		tcp dport 80 counter packets 0 bytes 0 drop
 		tcp dport 8000-8010 tproxy to :15001 meta mark set 0x00000011 accept
 		tcp dport 8000-8010 counter packets 0 bytes 0 drop
+		udp dport 80 tproxy to :15001 meta mark set 0x00000011 accept
+		udp dport 80 counter packets 0 bytes 0 drop
+		udp dport 8000-8010 tproxy to :15001 meta mark set 0x00000011 accept
+		udp dport 8000-8010 counter packets 0 bytes 0 drop
 	}
 
 	chain output {
 		type route hook output priority mangle; policy accept;
 		meta mark 0x00000022 accept
-		fib daddr type local accept
+		fib daddr type { local, broadcast, multicast } accept
 		ip daddr 198.18.0.0/20 tcp dport 80 meta mark set 0x00000011 accept
 		ip daddr 198.18.0.0/20 tcp dport 8000-8010 meta mark set 0x00000011 accept
+		ip daddr 198.18.0.0/20 udp dport 80 meta mark set 0x00000011 accept
+		ip daddr 198.18.0.0/20 udp dport 8000-8010 meta mark set 0x00000011 accept
 		ip6 daddr 2001:db8:3::/64 tcp dport 80 meta mark set 0x00000011 accept
 		ip6 daddr 2001:db8:3::/64 tcp dport 8000-8010 meta mark set 0x00000011 accept
+		ip6 daddr 2001:db8:3::/64 udp dport 80 meta mark set 0x00000011 accept
+		ip6 daddr 2001:db8:3::/64 udp dport 8000-8010 meta mark set 0x00000011 accept
 	}
 
 	chain rest {
 		meta l4proto tcp tproxy ip to 127.0.0.1:15002 meta mark set 0x00000011 accept
+	}
+
+	chain names {
+		udp dport 53 tproxy to :15003 meta mark set 0x00000011 accept
 	}
 }
 `
@@ -188,6 +207,8 @@ func TestApplyFails(t *testing.T) {
 		"no name":       {func(p *rules.Plan) { p.Intercepts[0].Name = "" }, `intercept "": a name has`},
 		"bad name":      {func(p *rules.Plan) { p.Intercepts[0].Name = "a b" }, "a name has"},
 		"chain taken":   {func(p *rules.Plan) { p.Intercepts[0].Name = "divert" }, `intercept "divert": the name is taken`},
+		"defrag taken":  {func(p *rules.Plan) { p.Intercepts[0].Name = "defrag" }, `intercept "defrag": the name is taken`},
+		"no protocol":   {func(p *rules.Plan) { p.Intercepts[0].Protocol = 3 }, `intercept "web": protocol 3 is unknown`},
 		"no port":       {func(p *rules.Plan) { p.Intercepts[1].ToPort = 0 }, `intercept "rest": no port to go to`},
 		"long link":     {func(p *rules.Plan) { p.Intercepts[0].IifName = strings.Repeat("x", 16) }, "longer than 15 bytes"},
 		"no exemption":  {func(p *rules.Plan) { p.ExemptMark = 0 }, "needs an exempt mark"},

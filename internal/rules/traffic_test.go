@@ -165,6 +165,18 @@ func TestTransparentSockets(t *testing.T) {
 	})
 }
 
+// exempt dials as the proxy itself does.
+var exempt = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+	var err error
+	ctrl := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, 99)
+	})
+	if ctrl != nil {
+		return ctrl
+	}
+	return err
+}}
+
 func TestLocalOutput(t *testing.T) {
 	eachFamily(t, func(t *testing.T, l *lab.Lab, f family) {
 		address := net.JoinHostPort(f.foreign, "80")
@@ -174,17 +186,7 @@ func TestLocalOutput(t *testing.T) {
 		wantAnswer(t, l.Client, address, "proxy")
 		wantAnswer(t, l.Proxy, address, "proxy")
 
-		marked := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-			var err error
-			ctrl := c.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, 99)
-			})
-			if ctrl != nil {
-				return ctrl
-			}
-			return err
-		}}
-		c, err := l.Proxy.DialConfig(t.Context(), marked, f.network, address)
+		c, err := l.Proxy.DialConfig(t.Context(), exempt, f.network, address)
 		if err != nil {
 			t.Fatal(err)
 		}
