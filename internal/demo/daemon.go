@@ -60,10 +60,27 @@ source = "client"
 [[service]]
 name = "intercept"
 mode = "intercept"
-listen = ["0.0.0.0:%d", "[::]:%d"]
+listen = ["0.0.0.0:%d", "[::]:%[6]d"]
 source = "client"
+
+[[service]]
+name = "dns"
+protocol = "udp"
+mode = "vip"
+listen = ["%[3]s:53", "[%[4]s]:53"]
+source = "client"
+responses = 1
+%[7]s
+[[service]]
+name = "dns-intercept"
+protocol = "udp"
+mode = "intercept"
+listen = ["0.0.0.0:%[6]d", "[::]:%[6]d"]
+source = "client"
+responses = 1
 `, daemonMark, adminAddress, lab.VIP4, lab.VIP6,
-		backends(lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6), interceptPort, interceptPort)
+		backends(backendPort, lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6), interceptPort,
+		backends(dnsPort, lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6))
 }
 
 func addedService() string {
@@ -73,13 +90,13 @@ name = "added"
 mode = "vip"
 listen = ["%s:80"]
 source = "client"
-%s`, addedVIP, backends(lab.ServerIP4))
+%s`, addedVIP, backends(backendPort, lab.ServerIP4))
 }
 
-func backends(addrs ...string) string {
+func backends(port string, addrs ...string) string {
 	var b strings.Builder
 	for _, a := range addrs {
-		fmt.Fprintf(&b, "\n  [[service.backend]]\n  address = %q\n", net.JoinHostPort(a, backendPort))
+		fmt.Fprintf(&b, "\n  [[service.backend]]\n  address = %q\n", net.JoinHostPort(a, port))
 	}
 	return b.String()
 }

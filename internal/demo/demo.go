@@ -99,6 +99,9 @@ type demo struct {
 	// dials counts the connections that the client has made, each of which the
 	// daemon has to know.
 	dials atomic.Uint64
+	// questions counts the client's datagrams in the same way. Each is a flow,
+	// and gets one answer.
+	questions atomic.Uint64
 
 	outside *outside // while held; nil without one
 }
@@ -159,7 +162,7 @@ func (d *demo) open(ctx context.Context) (err error) {
 	if err := rules.Apply(plan()); err != nil {
 		return err
 	}
-	d.out.say("intercept: TCP of the client to %s and %s goes to port %d of the proxy,", lab.ForeignNet4, lab.ForeignNet6, interceptPort)
+	d.out.say("intercept: TCP and UDP of the client to %s and %s goes to port %d of the proxy,", lab.ForeignNet4, lab.ForeignNet6, interceptPort)
 	d.out.say("           and is dropped, not let through, while nobody listens there")
 	d.out.say("divert:    what belongs to a transparent socket is delivered to the proxy")
 
@@ -168,7 +171,7 @@ func (d *demo) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.out.say("%s run --config %s (pid %d) is ready", d.cfg.Exe, d.daemon.config, d.daemon.pid())
-	d.out.say("vip:       %s and [%s], port 80, over two backends each; no interface has these addresses", lab.VIP4, lab.VIP6)
+	d.out.say("vip:       %s and [%s], ports 80 (HTTP) and 53 (DNS), over two backends each; no interface has these addresses", lab.VIP4, lab.VIP6)
 	d.out.say("intercept: to wherever the client wanted to go")
 	return nil
 }

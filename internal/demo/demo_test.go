@@ -20,6 +20,8 @@ var contract = []string{
 	"vip_source_preserved_v4", "vip_peer_is_vip_v4", "vip_source_preserved_v6", "vip_peer_is_vip_v6", "vip_balanced",
 	"intercept_source_preserved_v4", "intercept_peer_is_destination_v4",
 	"intercept_source_preserved_v6", "intercept_peer_is_destination_v6",
+	"udp_vip_source_preserved_v4", "udp_vip_source_preserved_v6",
+	"udp_intercept_source_preserved_v4", "udp_intercept_source_preserved_v6",
 	"small_copied", "bulk_checksum_down", "bulk_checksum_up", "bulk_spliced",
 	"reset_passed_on", "half_close", "reload", "bad_reload_refused", "metrics_exact", "descriptors", "drain", "nothing_left",
 }

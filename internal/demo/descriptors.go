@@ -40,21 +40,23 @@ func (dm *daemon) descriptors() (open descriptors, err error) {
 }
 
 // listeners returns the listening TCP sockets in the network namespace of a
-// process, given by its directory: their addresses by their inodes, both as
-// proc_pid_net(5) shows them.
+// process, given by its directory, and the UDP sockets that take datagrams from
+// anybody: their addresses by their inodes, both as proc_pid_net(5) shows them.
 func listeners(proc string) (map[string]string, error) {
 	const (
-		address, state, inode = 1, 3, 9 // columns
-		listening             = "0A"
+		address, state, inode = 1, 3, 9    // columns
+		listening, anybody    = "0A", "07" // TCP_LISTEN, TCP_CLOSE
 	)
 	found := map[string]string{}
-	for _, file := range []string{"net/tcp", "net/tcp6"} {
+	for file, want := range map[string]string{
+		"net/tcp": listening, "net/tcp6": listening, "net/udp": anybody, "net/udp6": anybody,
+	} {
 		text, err := os.ReadFile(filepath.Join(proc, file))
 		if err != nil {
 			return nil, err
 		}
 		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); len(f) > inode && f[state] == listening {
+			if f := strings.Fields(line); len(f) > inode && f[state] == want {
 				found[f[inode]] = f[address]
 			}
 		}

@@ -132,6 +132,7 @@ func (d *demo) hold(ctx context.Context) {
 		d.out.say("%-7s %s", h.Name+":", d.enter(h))
 	}
 	d.out.say("there, in the client, try: curl 'http://%s/' 'http://[%s]/' 'http://%s/'", lab.VIP4, lab.VIP6, lab.ForeignIP4)
+	d.out.say("                      and: dig @%s %s TXT", lab.VIP4, dnsName)
 	<-ctx.Done()
 }
 

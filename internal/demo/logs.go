@@ -9,9 +9,12 @@ import (
 
 // record is what the demo reads of an access record.
 type record struct {
-	FlowID   string `json:"flow_id"`
-	BytesIn  uint64 `json:"bytes_in"`
-	BytesOut uint64 `json:"bytes_out"`
+	FlowID       string `json:"flow_id"`
+	Protocol     string `json:"protocol"`
+	BytesIn      uint64 `json:"bytes_in"`
+	BytesOut     uint64 `json:"bytes_out"`
+	DatagramsIn  uint64 `json:"datagrams_in"`
+	DatagramsOut uint64 `json:"datagrams_out"`
 }
 
 // records takes the access log. The command writes to it.

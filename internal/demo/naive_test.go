@@ -34,9 +34,38 @@ func naive() error {
 			go naiveAccept(ln, to)
 		}
 	}
+	for network, address := range map[string]string{"udp4": families[0].vipDNS, "udp6": families[1].vipDNS} {
+		pc, err := lc.ListenPacket(context.Background(), network, address)
+		if err != nil {
+			return err
+		}
+		go naiveDatagrams(pc, net.JoinHostPort(map[string]string{"udp4": lab.ServerIP4, "udp6": lab.ServerIP6}[network], dnsPort))
+	}
 	admin := http.NewServeMux()
 	admin.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
 	return http.ListenAndServe(adminAddress, admin)
+}
+
+// naiveDatagrams knows its virtual addresses alone, and one question at a time.
+func naiveDatagrams(pc net.PacketConn, backend string) {
+	b := make([]byte, dnsSize)
+	for {
+		n, from, err := pc.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		up, err := net.Dial("udp", backend)
+		if err != nil {
+			continue
+		}
+		if _, err = up.Write(b[:n]); err == nil {
+			n, err = up.Read(b)
+		}
+		if err == nil {
+			_, _ = pc.WriteTo(b[:n], from)
+		}
+		_ = up.Close()
+	}
 }
 
 func transparent(network, _ string, c syscall.RawConn) error {

@@ -19,6 +19,7 @@ import (
 const (
 	backendPort = "8080" // of the backends, with HTTP
 	foreignPort = "80"   // of the foreign server, with HTTP
+	dnsPort     = "53"   // of all of them, with DNS
 	resetPort   = "7001"
 	shutPort    = "7002"
 	echoPort    = "7003"
@@ -46,6 +47,18 @@ type servers struct {
 	shut chan string
 }
 
+// dnsServers are the names of the name servers, by their addresses.
+func dnsServers() map[string]string {
+	return map[string]string{
+		net.JoinHostPort(lab.ServerIP4, dnsPort):  "backend-1",
+		net.JoinHostPort(lab.Server2IP4, dnsPort): "backend-2",
+		net.JoinHostPort(lab.ServerIP6, dnsPort):  "backend-1",
+		net.JoinHostPort(lab.Server2IP6, dnsPort): "backend-2",
+		net.JoinHostPort(lab.ForeignIP4, dnsPort): "foreign",
+		net.JoinHostPort(lab.ForeignIP6, dnsPort): "foreign",
+	}
+}
+
 func startServers(host *lab.Host) (*servers, error) {
 	s := &servers{shut: make(chan string, 1)}
 	web := map[string]string{
@@ -65,6 +78,15 @@ func startServers(host *lab.Host) (*servers, error) {
 		srv := &http.Server{Handler: handler(name), ReadHeaderTimeout: stepLimit}
 		s.closers = append(s.closers, srv)
 		s.done.Go(func() { _ = srv.Serve(ln) }) // ends with Close
+	}
+	for address, name := range dnsServers() {
+		pc, err := host.ListenPacket("udp", address)
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.closers = append(s.closers, pc)
+		s.done.Go(func() { serveDNS(pc, name) })
 	}
 	scripts := map[string]func(*net.TCPConn) error{
 		resetPort: serveReset, shutPort: s.serveShut, echoPort: serveEcho,

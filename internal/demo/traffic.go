@@ -57,16 +57,23 @@ func (d *demo) get(ctx context.Context, address string) (e exchange, err error) 
 
 // family is what differs between IPv4 and IPv6.
 type family struct {
-	suffix       string
-	vip, foreign string
+	suffix             string
+	vip, foreign       string
+	vipDNS, foreignDNS string
 }
 
 var families = []family{
-	{"_v4", net.JoinHostPort(lab.VIP4, "80"), net.JoinHostPort(lab.ForeignIP4, foreignPort)},
-	{"_v6", net.JoinHostPort(lab.VIP6, "80"), net.JoinHostPort(lab.ForeignIP6, foreignPort)},
+	{
+		"_v4", net.JoinHostPort(lab.VIP4, "80"), net.JoinHostPort(lab.ForeignIP4, foreignPort),
+		net.JoinHostPort(lab.VIP4, dnsPort), net.JoinHostPort(lab.ForeignIP4, dnsPort),
+	},
+	{
+		"_v6", net.JoinHostPort(lab.VIP6, "80"), net.JoinHostPort(lab.ForeignIP6, foreignPort),
+		net.JoinHostPort(lab.VIP6, dnsPort), net.JoinHostPort(lab.ForeignIP6, dnsPort),
+	},
 }
 
-// traffic sends HTTP and bulk, and looks at what both ends saw of it.
+// traffic sends HTTP, DNS and bulk, and looks at what both ends saw of it.
 func (d *demo) traffic(ctx context.Context) {
 	before, err := scrape(ctx)
 	if err != nil {
@@ -74,6 +81,7 @@ func (d *demo) traffic(ctx context.Context) {
 	}
 	d.vip(ctx)
 	d.intercept(ctx)
+	d.datagrams(ctx)
 	d.smallCopied(ctx, before)
 	d.bulk(ctx)
 }
