@@ -234,6 +234,7 @@ func (p *Proxy) newService(s Service, c Config) *service {
 		svc.mark = c.Mark
 	}
 	for i, b := range s.Backends {
+		svc.targets = append(svc.targets, newEndpoint(b.Addr))
 		own := poolV4
 		if b.Addr.Addr().Is6() {
 			own = poolV6

@@ -140,10 +140,18 @@ func (f *head) pool() int {
 	switch {
 	case f.policy == Host:
 		return poolAny
-	case f.client.v4:
+	case f.client.v4():
 		return poolV4
 	}
 	return poolV6
+}
+
+// to is f's upstream, as target.
+func (f *head) to() endpoint {
+	if to := f.part.svc.targets; len(to) > 0 {
+		return to[f.choice]
+	}
+	return f.dest
 }
 
 // target is the address of f's upstream.

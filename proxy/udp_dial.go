@@ -56,7 +56,7 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 	target := f.target()
 	keeps := f.policy == Client || f.policy == PreferClient
 	if keeps {
-		if u.ownsClient(f) || !u.proxy.tuples.claim(addrPair{f.client, newEndpoint(target)}) {
+		if u.ownsClient(f) || !u.proxy.tuples.claim(addrPair{f.client, f.to()}) {
 			return dropConflict
 		}
 		f.source = f.client
@@ -70,7 +70,7 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 		}
 	}
 	if e == 0 && !keeps {
-		e = u.claimLocal(f, fd, target)
+		e = u.claimLocal(f, fd)
 	}
 	if e == 0 {
 		// Without it a socket is told of fewer ICMP errors (ip(7)).
@@ -144,7 +144,7 @@ func (u *udpWorker) bindTransparent(fd int, to netip.AddrPort) sys.Errno {
 // claimLocal learns the source that the kernel has chosen and enters it, where
 // it is of use: so that a rule that brings our own datagrams back is noticed,
 // and for the access record.
-func (u *udpWorker) claimLocal(f *udpFlow, fd int, target netip.AddrPort) sys.Errno {
+func (u *udpWorker) claimLocal(f *udpFlow, fd int) sys.Errno {
 	svc := f.part.svc
 	if svc.Mode != Intercept && !svc.records {
 		return 0
@@ -153,7 +153,7 @@ func (u *udpWorker) claimLocal(f *udpFlow, fd int, target netip.AddrPort) sys.Er
 		return e
 	}
 	source := endpointOf(&u.addr)
-	if !u.proxy.tuples.claim(addrPair{source, newEndpoint(target)}) {
+	if !u.proxy.tuples.claim(addrPair{source, f.to()}) {
 		return unix.EADDRINUSE
 	}
 	f.source = source
@@ -163,7 +163,7 @@ func (u *udpWorker) claimLocal(f *udpFlow, fd int, target netip.AddrPort) sys.Er
 // unclaim gives back the 4-tuple of f's upstream socket.
 func (u *udpWorker) unclaim(f *udpFlow) {
 	if f.source != (endpoint{}) {
-		u.proxy.tuples.release(addrPair{f.source, newEndpoint(f.target())})
+		u.proxy.tuples.release(addrPair{f.source, f.to()})
 		f.source = endpoint{}
 	}
 }
@@ -211,7 +211,7 @@ func (u *udpWorker) takeClient(f, old *udpFlow) drop {
 		return dropResources
 	}
 	f.fds[client], old.fds[client], old.raw = old.fds[client], -1, true
-	f.dontFrag[client], f.fast[client], f.overflowed[client] = old.dontFrag[client], old.fast[client], old.overflowed[client]
+	f.fast[client], f.overflowed[client] = old.fast[client], old.overflowed[client]
 	return openFailed(u.watchLeg(f, client))
 }
 
@@ -219,7 +219,7 @@ func (u *udpWorker) takeClient(f, old *udpFlow) drop {
 // the address that they come from; what the client sends keeps coming to the
 // listener.
 func (u *udpWorker) replyRaw(f *udpFlow, e sys.Errno) drop {
-	if u.rawSocket(f.dest.v4) == nil {
+	if u.rawSocket(f.dest.v4()) == nil {
 		return dropConflict
 	}
 	f.raw = true
@@ -227,14 +227,11 @@ func (u *udpWorker) replyRaw(f *udpFlow, e sys.Errno) drop {
 	return dropNone
 }
 
-// watchLeg has a socket of f tell of what other sockets may pass over: losses,
-// fragments, and readiness.
+// watchLeg has the loop tell when there is something to be had from a socket of
+// f.
 func (u *udpWorker) watchLeg(f *udpFlow, side int) sys.Errno {
-	fd := int(f.fds[side])
-	sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
-	sys.SetFragmentSize(fd, f.family(side))
 	var e sys.Errno
-	errors.As(u.loop.Add(fd, udpEvents, f.tag(side)), &e)
+	errors.As(u.loop.Add(int(f.fds[side]), udpEvents, f.tag(side)), &e)
 	return e
 }
 

@@ -69,7 +69,7 @@ func (u *udpWorker) end(f *udpFlow, why Reason) {
 	f.table.remove(f)
 	u.loop.Cancel(&f.timer)
 	f.backend.active.Add(-1)
-	now := u.loop.Clock()
+	now := u.loop.Now()
 	pt.shard.udp.closed[why].Add(1)
 	pt.shard.udp.duration.observe(time.Duration(now - f.accepted))
 	if pt.svc.records {

@@ -21,7 +21,7 @@ type udpFlow struct {
 	spent     bool // it has had the requests of its service; the client's next datagram begins a new flow
 	ending    bool // in udpWorker.ended
 	ready     [2]bool
-	dontFrag  [2]bool // the socket of that leg sends with DF set
+	large     [2]bool // the sockets are set up for large datagrams in that direction
 	fast      [2]bool // the socket of that leg is set up for streams
 
 	segment    [2]int    // largest size of datagrams that were not refused as one UDP_SEGMENT send, by direction

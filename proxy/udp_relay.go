@@ -40,18 +40,32 @@ func (u *udpWorker) account(f *udpFlow, side int, data []byte, c *sys.Control) {
 	f.bytes[side] += uint64(len(data))
 	f.part.shard.udp.bytes[side].Add(uint64(len(data)))
 	f.table.touch(f)
-	if len(data) > smallDatagram && !f.dontFrag[1-side] && f.fds[1-side] >= 0 {
-		f.dontFrag[1-side] = true
-		sys.SetDontFragment(int(f.fds[1-side]), f.family(1-side), true)
+	if len(data) > smallDatagram && !f.large[side] {
+		u.prepareLarge(f, side)
+	}
+}
+
+// prepareLarge sets up f's own sockets for datagrams that may be larger than
+// the path takes: the one that they come to says whether they came in
+// fragments, the other one does not make any unless told to. Short flows of
+// small datagrams never pay for it.
+func (u *udpWorker) prepareLarge(f *udpFlow, side int) {
+	f.large[side] = true
+	if fd := int(f.fds[side]); fd >= 0 {
+		sys.SetFragmentSize(fd, f.family(side))
+		sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+	}
+	if fd := int(f.fds[1-side]); fd >= 0 {
+		sys.SetDontFragment(fd, f.family(1-side), true)
 	}
 }
 
 // family is the address family of leg side.
 func (f *udpFlow) family(side int) int {
 	if side == client {
-		return sys.Family(f.client.addrPort().Addr())
+		return int(f.client.family)
 	}
-	return sys.Family(f.target().Addr())
+	return int(f.to().family)
 }
 
 // fromClientSocket passes on what has come to f's own client socket.
@@ -87,7 +101,7 @@ func (u *udpWorker) fromClientSocket(f *udpFlow) {
 // It returns the flow that has the socket now, nil if there is none.
 func (u *udpWorker) fromClient(f *udpFlow, i int) *udpFlow {
 	c := u.rx.Control(i)
-	if !u.accept(f, client, &c) {
+	if !u.accept(f, client, len(u.rx.Data(i)), &c) {
 		return f
 	}
 	if f.spent || u.loopedBack(f, &c) {
@@ -141,8 +155,9 @@ func (u *udpWorker) fromUpstream(f *udpFlow) {
 		u.used += n
 		for i := first; i < first+n; i++ {
 			c := u.back.Control(i)
-			if u.accept(f, upstream, &c) {
-				u.reply(f, u.back.Data(i), &c)
+			data := u.back.Data(i)
+			if u.accept(f, upstream, len(data), &c) {
+				u.reply(f, data, &c)
 			}
 		}
 		u.speedUp(f, upstream)
@@ -153,9 +168,12 @@ func (u *udpWorker) fromUpstream(f *udpFlow) {
 	u.again(f, upstream)
 }
 
-// accept books what c says of leg side, and reports whether the datagram is
-// whole.
-func (u *udpWorker) accept(f *udpFlow, side int, c *sys.Control) bool {
+// accept books what c says of f's own socket of leg side, and reports whether
+// the datagram is whole.
+func (u *udpWorker) accept(f *udpFlow, side, size int, c *sys.Control) bool {
+	if size > smallDatagram && !f.large[side] && c.Segment == 0 {
+		c.Fragment = size // it may have come in fragments: the socket was not asked to say so
+	}
 	s := &f.part.shard.udp
 	f.overflowed[side] = s.overflow(f.overflowed[side], c)
 	if c.Truncated {
@@ -187,7 +205,7 @@ func (f *udpFlow) answered() bool {
 // sendRaw sends replies whose source address belongs to another socket.
 func (u *udpWorker) sendRaw(f *udpFlow, data []byte, c *sys.Control) {
 	s := &f.part.shard.udp
-	raw := u.rawSocket(f.dest.v4)
+	raw := u.rawSocket(f.dest.v4())
 	u.addr.Set(f.dest.addrPort())
 	for {
 		part := data
@@ -214,5 +232,6 @@ func (u *udpWorker) speedUp(f *udpFlow, side int) {
 	f.fast[side] = true
 	fd := int(f.fds[side])
 	sys.SetGRO(fd)
+	sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
 	sys.SetReceiveBuffer(fd, streamBuffer)
 }

@@ -22,14 +22,12 @@ func (s *tupleSet) claim(p addrPair) bool {
 	sh := &s[s.shard(p)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if _, taken := sh.set[p]; taken {
-		return false
-	}
 	if sh.set == nil {
 		sh.set = map[addrPair]struct{}{}
 	}
+	before := len(sh.set)
 	sh.set[p] = struct{}{}
-	return true
+	return len(sh.set) > before
 }
 
 // release gives p back.

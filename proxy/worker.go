@@ -61,6 +61,7 @@ type part struct {
 type service struct {
 	Service
 	stats   *serviceStats
+	targets []endpoint       // the addresses of Backends
 	pools   [poolCount][]int // indexes into Backends
 	mark    uint32           // SO_MARK of upstream sockets
 	records bool

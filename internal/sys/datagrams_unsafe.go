@@ -18,9 +18,15 @@ func UDPSocket(family int) (int, Errno) {
 	return int(fd), e
 }
 
-// SendTo sends one datagram to the address to without waiting.
+// SendTo sends one datagram to the address to without waiting; to the peer of
+// a connected socket if it is nil.
 func SendTo(fd int, to *SockAddr, b []byte) Errno {
-	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
+	var length uint32
+	if to != nil {
+		length = to.len
+	}
+	// A nil to has the address 0, as raw is its first field.
+	_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(to)), uintptr(length))
 	return e
 }
 

@@ -160,6 +160,12 @@ func (s *Sender) setSegment(i int) {
 // by one they may be fragmented. EIO, EINVAL: this device or kernel cannot send
 // this run; send its datagrams one by one (see [Sender.Datagrams]).
 func (s *Sender) Send(fd, first int) (sent int, e Errno) {
+	if first+1 == len(s.runs) && s.runs[first].pieces == 1 && s.runs[first].segment == 0 {
+		if e := s.sendLast(fd); e != 0 {
+			return 0, e
+		}
+		return 1, 0
+	}
 	for first+sent < len(s.runs) {
 		n, e := sendmmsg(fd, s.headers[first+sent:len(s.runs)])
 		if e != 0 {
@@ -168,6 +174,17 @@ func (s *Sender) Send(fd, first int) (sent int, e Errno) {
 		sent += n
 	}
 	return sent, 0
+}
+
+// sendLast sends the last message, which is one datagram in one piece: short
+// conversations consist of such, and there is a cheaper call for them.
+func (s *Sender) sendLast(fd int) Errno {
+	i := len(s.runs) - 1
+	var to *SockAddr
+	if s.headers[i].hdr.Name != nil {
+		to = &s.to[i]
+	}
+	return SendTo(fd, to, iovecData(&s.iovecs[s.runs[i].first]))
 }
 
 // To is the destination of message i; only if it was given one.
