@@ -215,7 +215,7 @@ func TestStorm(t *testing.T) {
 	families(t, lab.VIP4, lab.VIP6, func(t *testing.T, ip string) {
 		// The two workers' accept queues hold 4096 connections each. The kernel
 		// forgets a connection that finds its queue full and is then reset.
-		const clients, each, ahead = 10, 1000, 2000
+		const clients, each, ahead = 10, 2500, 2000
 		b := newBed(t, vip("web", 80))
 		b.server(80, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 		before := openDescriptors(t)

@@ -237,7 +237,7 @@ func conflictSecond(t *testing.T, from netip.AddrPort, to []netip.AddrPort) {
 // TestPortReuse has a client use one port again and again as soon as it has
 // closed: to two VIPs in turn with one backend, and to one destination.
 func TestPortReuse(t *testing.T) {
-	const rounds, others = 110, 20
+	const rounds, others = 250, 20
 	for _, clientFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("client-first=%v", clientFirst), func(t *testing.T) {
 			b := newBed(t, twoVIPs("web", 90), intercept())
