@@ -9,12 +9,24 @@ import (
 	"testing"
 
 	"github.com/tproxyd/tproxyd/config"
+	"github.com/tproxyd/tproxyd/internal/golden"
 )
 
 const good = `
 [[service]]
 name = "web"
 listen = ["203.0.113.10:443"]
+[[service.backend]]
+address = "198.18.2.2:8443"
+`
+
+// goodUDP has the two protocols on one address.
+const goodUDP = good + `
+[[service]]
+name = "quic"
+protocol = "udp"
+listen = ["203.0.113.10:443"]
+max_flows = 1000
 [[service.backend]]
 address = "198.18.2.2:8443"
 `
@@ -47,27 +59,33 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
+// checked are the configurations of which the whole output is held, by the name
+// of the golden files.
+var checked = map[string]string{"check": good, "check-udp": goodUDP}
+
 // TestCheckTOML prints what is, again, a configuration, and the same one.
 func TestCheckTOML(t *testing.T) {
-	file := write(t, good)
-	code, stdout, stderr := cli(t, "check", "--config", file)
-	if code != exitOK || stderr != "" {
-		t.Fatalf("exit code %d, stderr %q", code, stderr)
-	}
-	golden(t, "check.golden.toml", stdout)
-	again, second, _ := cli(t, "check", "--config", write(t, stdout))
-	if again != exitOK || second != stdout {
-		t.Errorf("exit code %d of what check printed itself, which becomes:\n%s", again, second)
+	for name, text := range checked {
+		code, stdout, stderr := cli(t, "check", "--config", write(t, text))
+		if code != exitOK || stderr != "" {
+			t.Fatalf("exit code %d, stderr %q", code, stderr)
+		}
+		golden.Compare(t, name+".golden.toml", stdout)
+		again, second, _ := cli(t, "check", "--config", write(t, stdout))
+		if again != exitOK || second != stdout {
+			t.Errorf("exit code %d of what check printed itself, which becomes:\n%s", again, second)
+		}
 	}
 }
 
 func TestCheckJSON(t *testing.T) {
-	file := write(t, good)
-	code, stdout, stderr := cli(t, "check", "--json", "--config", file)
-	if code != exitOK || stderr != "" {
-		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	for name, text := range checked {
+		code, stdout, stderr := cli(t, "check", "--json", "--config", write(t, text))
+		if code != exitOK || stderr != "" {
+			t.Fatalf("exit code %d, stderr %q", code, stderr)
+		}
+		golden.Compare(t, name+".golden.json", stdout)
 	}
-	golden(t, "check.golden.json", stdout)
 }
 
 // TestCheckExample has every key of the example known, and its warnings none.

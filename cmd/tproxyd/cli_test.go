@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/tproxyd/tproxyd/internal/golden"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,31 +22,13 @@ func cli(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-// golden compares got with a file of testdata.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
-}
-
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{}, {"help"}, {"-h"}, {"--help"}} {
 		code, stdout, stderr := cli(t, args...)
 		if code != exitOK || stderr != "" {
 			t.Errorf("tproxyd %q: exit code %d, stderr %q", args, code, stderr)
 		}
-		golden(t, "help.golden", stdout)
+		golden.Compare(t, "help.golden", stdout)
 	}
 	var all strings.Builder
 	for _, c := range commands() {
@@ -57,7 +38,7 @@ func TestHelp(t *testing.T) {
 		}
 		fmt.Fprintf(&all, "$ tproxyd %s --help\n%s\n", c.name, stdout)
 	}
-	golden(t, "commands.golden", all.String())
+	golden.Compare(t, "commands.golden", all.String())
 }
 
 // TestUsage wants exit code 2 and one line that says what is wrong and where
@@ -119,7 +100,7 @@ func TestHints(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
 		unix.EPERM:         "CAP_NET_RAW",
 		unix.EACCES:        "CAP_NET_BIND_SERVICE",
-		unix.EADDRINUSE:    "ss -ltnp",
+		unix.EADDRINUSE:    "ss -lntup",
 		unix.EADDRNOTAVAIL: "disable_ipv6",
 		unix.EAFNOSUPPORT:  "take its addresses out of the configuration",
 		unix.EMFILE:        "LimitNOFILE",

@@ -10,6 +10,7 @@ import (
 // toProxy turns a configuration into what the data plane takes. This is the
 // only place where the two meet.
 func toProxy(c *config.Config) (proxy.Config, error) {
+	protocols := map[config.Protocol]proxy.Protocol{config.ProtocolTCP: proxy.TCP, config.ProtocolUDP: proxy.UDP}
 	modes := map[config.Mode]proxy.Mode{config.ModeVIP: proxy.VIP, config.ModeIntercept: proxy.Intercept}
 	sources := map[config.Source]proxy.Source{
 		config.SourceClient: proxy.Client, config.SourceClientIP: proxy.ClientIP,
@@ -17,22 +18,26 @@ func toProxy(c *config.Config) (proxy.Config, error) {
 	}
 	p := proxy.Config{
 		MaxConnections: c.Daemon.MaxConnections,
+		MaxFlows:       c.Daemon.MaxFlows,
 		DrainTimeout:   c.Daemon.DrainTimeout,
 		Mark:           c.Daemon.Mark,
 		Records:        c.Log.Access != config.AccessOff,
 	}
 	for _, s := range c.Services {
-		mode, ok := modes[s.Mode]
-		source, ok2 := sources[s.Source]
-		if !ok || !ok2 {
-			return p, fmt.Errorf("service %q: mode %q or source %q is unknown to the data plane", s.Name, s.Mode, s.Source)
+		protocol, ok := protocols[s.Protocol]
+		mode, ok2 := modes[s.Mode]
+		source, ok3 := sources[s.Source]
+		if !ok || !ok2 || !ok3 {
+			return p, fmt.Errorf("service %q: protocol %q, mode %q or source %q is unknown to the data plane", s.Name, s.Protocol, s.Mode, s.Source)
 		}
 		svc := proxy.Service{
-			Name: s.Name, Mode: mode, Listen: s.Listen, Source: source,
-			ConnectTimeout: s.ConnectTimeout, IdleTimeout: s.IdleTimeout,
-			HalfCloseTimeout: s.HalfCloseTimeout, MaxLifetime: s.MaxLifetime,
+			Name: s.Name, Protocol: protocol, Mode: mode, Listen: s.Listen, Source: source,
+			IdleTimeout: s.IdleTimeout, MaxLifetime: s.MaxLifetime,
+			ConnectTimeout: s.ConnectTimeout, HalfCloseTimeout: s.HalfCloseTimeout,
 			Keepalive: s.Keepalive, UserTimeout: s.UserTimeout,
 			Retries: s.Retries, MaxConnections: s.MaxConnections,
+			UnrepliedTimeout: s.UnrepliedTimeout, MaxFlows: s.MaxFlows,
+			Responses: s.Responses, Requests: s.Requests,
 		}
 		for _, b := range s.Backends {
 			svc.Backends = append(svc.Backends, proxy.Backend{Name: b.Name, Addr: b.Address})

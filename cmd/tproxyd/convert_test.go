@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/tproxyd/tproxyd/config"
+	"github.com/tproxyd/tproxyd/internal/golden"
 	"github.com/tproxyd/tproxyd/proxy"
 )
 
@@ -44,23 +46,29 @@ func enum(t *testing.T, name string) []string {
 }
 
 func TestConvertEnums(t *testing.T) {
-	for _, mode := range enum(t, "Mode") {
-		for _, source := range enum(t, "Source") {
-			c := &config.Config{Services: []config.Service{{Name: "web", Mode: config.Mode(mode), Source: config.Source(source)}}}
-			p, err := toProxy(c)
-			if err != nil {
-				t.Errorf("%s, %s: %v", mode, source, err)
-				continue
-			}
-			s := p.Services[0]
-			if s.Mode.String() != mode || s.Source.String() != source {
-				t.Errorf("%s, %s became %v, %v", mode, source, s.Mode, s.Source)
+	known := config.Service{Name: "web", Protocol: config.ProtocolTCP, Mode: config.ModeVIP, Source: config.SourceHost}
+	for _, protocol := range enum(t, "Protocol") {
+		for _, mode := range enum(t, "Mode") {
+			for _, source := range enum(t, "Source") {
+				service := known
+				service.Protocol, service.Mode, service.Source = config.Protocol(protocol), config.Mode(mode), config.Source(source)
+				p, err := toProxy(&config.Config{Services: []config.Service{service}})
+				if err != nil {
+					t.Errorf("%s, %s, %s: %v", protocol, mode, source, err)
+					continue
+				}
+				s := p.Services[0]
+				if s.Protocol.String() != protocol || s.Mode.String() != mode || s.Source.String() != source {
+					t.Errorf("%s, %s, %s became %v, %v, %v", protocol, mode, source, s.Protocol, s.Mode, s.Source)
+				}
 			}
 		}
 	}
-	for _, s := range []config.Service{{Mode: "tunnel", Source: config.SourceHost}, {Mode: config.ModeVIP, Source: "nobody"}} {
+	sctp, tunnel, nobody := known, known, known
+	sctp.Protocol, tunnel.Mode, nobody.Source = "sctp", "tunnel", "nobody"
+	for _, s := range []config.Service{sctp, tunnel, nobody} {
 		if p, err := toProxy(&config.Config{Services: []config.Service{s}}); err == nil {
-			t.Errorf("%q, %q became %+v", s.Mode, s.Source, p)
+			t.Errorf("%q, %q, %q became %+v", s.Protocol, s.Mode, s.Source, p)
 		}
 	}
 }
@@ -90,6 +98,7 @@ const everything = `
 [daemon]
 workers = 3
 max_connections = 4
+max_flows = 14
 drain_timeout = "5s"
 mark = 6
 [[service]]
@@ -114,6 +123,20 @@ address = "[2001:db8:2::2]:8443"
 name = "egress"
 mode = "intercept"
 listen = ["0.0.0.0:15001"]
+[[service]]
+name = "dns"
+protocol = "udp"
+mode = "intercept"
+listen = ["0.0.0.0:15001"]
+source = "prefer-client"
+idle_timeout = "15s"
+unreplied_timeout = "14s"
+max_lifetime = "16s"
+max_flows = 17
+responses = 18
+requests = 19
+[[service.backend]]
+address = "198.18.2.53:53"
 `
 
 // TestConvertAll loses no setting on the way to the data plane.
@@ -128,9 +151,16 @@ func TestConvertAll(t *testing.T) {
 	}
 	var b strings.Builder
 	describe(&b, "", reflect.ValueOf(p))
-	golden(t, "convert.golden", b.String())
-	if zero := unset(reflect.ValueOf(p.Services[0])); len(zero) > 1 || len(zero) == 1 && zero[0] != "Mode" { // VIP is 0
-		t.Errorf("fields that the configuration does not set: %v", zero)
+	golden.Compare(t, "convert.golden", b.String())
+	ofTCP := []string{"ConnectTimeout", "HalfCloseTimeout", "Keepalive", "UserTimeout", "Retries", "MaxConnections"}
+	ofUDP := []string{"UnrepliedTimeout", "MaxFlows", "Responses", "Requests"}
+	for i, want := range map[int][]string{
+		0: append([]string{"Protocol", "Mode"}, ofUDP...), // TCP and VIP are 0
+		2: ofTCP,
+	} {
+		if diff := cmp.Diff(want, unset(reflect.ValueOf(p.Services[i]))); diff != "" {
+			t.Errorf("fields of service %q that the configuration does not set (-want +got):\n%s", p.Services[i].Name, diff)
+		}
 	}
 	if zero := unset(reflect.ValueOf(p)); len(zero) > 0 {
 		t.Errorf("fields that the configuration does not set: %v", zero)

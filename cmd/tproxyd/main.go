@@ -4,7 +4,7 @@
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
 
-// Command tproxyd is a transparent TCP proxy daemon for Linux.
+// Command tproxyd is a transparent TCP and UDP proxy daemon for Linux.
 package main
 
 import (
@@ -100,7 +100,7 @@ var errReported = errors.New("reported already")
 
 func help() string {
 	var b strings.Builder
-	b.WriteString("tproxyd is a transparent TCP proxy for Linux.\n\nUsage: tproxyd COMMAND [FLAGS]\n\nCommands:\n")
+	b.WriteString("tproxyd is a transparent TCP and UDP proxy for Linux.\n\nUsage: tproxyd COMMAND [FLAGS]\n\nCommands:\n")
 	for _, c := range commands() {
 		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
 	}

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"testing"
 
 	"github.com/tproxyd/tproxyd/internal/netnstest"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // Tests run the daemon as a process of its own. It is this test binary, which
 // takes its arguments for a command line of tproxyd if it finds daemonEnv; the

@@ -179,31 +179,46 @@ func TestNoManager(t *testing.T) {
 	}
 }
 
-// TestWatchdog feeds the watchdog while all is well, and not while one worker
-// or the whole process is stopped.
+// TestWatchdog feeds the watchdog while all is well, and not while the whole
+// process is stopped. TestStalledWorker is about one worker.
 func TestWatchdog(t *testing.T) {
-	const period = 300 * time.Millisecond
 	b := newBed(t)
 	m := newManager(t)
-	d := b.start(configuration("", ""), m.options(fmt.Sprintf("WATCHDOG_USEC=%d", period.Microseconds())))
-	beat := func() {
-		t.Helper()
-		m.pending()
-		for range 3 {
-			m.next(true)
-		}
-	}
-	beat()
+	d := b.start(configuration("", ""), m.watched())
+	m.beats()
 
 	d.signal(unix.SIGSTOP)
 	waitState(t, d, 'T')
-	m.pending()
-	wait(2 * period)
-	if n := m.pending(); n != 0 {
-		t.Errorf("%d pulses of a process that is stopped", n)
-	}
+	m.silent("a process that is stopped")
 	d.signal(unix.SIGCONT)
-	beat()
+	m.beats()
+}
+
+// watchdogPeriod is what the service manager asks for: three pulses come in it.
+const watchdogPeriod = 300 * time.Millisecond
+
+// watched are the options of a daemon that the manager watches over.
+func (m *manager) watched() options {
+	return m.options(fmt.Sprintf("WATCHDOG_USEC=%d", watchdogPeriod.Microseconds()))
+}
+
+// beats waits for pulses that were not on their way already.
+func (m *manager) beats() {
+	m.t.Helper()
+	m.pending()
+	for range 3 {
+		m.next(true)
+	}
+}
+
+// silent wants no pulse for two periods.
+func (m *manager) silent(whose string) {
+	m.t.Helper()
+	m.pending()
+	wait(2 * watchdogPeriod)
+	if n := m.pending(); n != 0 {
+		m.t.Errorf("%d pulses of %s", n, whose)
+	}
 }
 
 // TestNoWatchdog does not feed what nobody has asked for.

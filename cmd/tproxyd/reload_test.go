@@ -155,8 +155,8 @@ func TestReloadRefused(t *testing.T) {
 		{"", "the file is empty"},
 		{strings.Replace(old, "workers", "worker", 1), "unknown key"},
 		{old + strings.Replace(service4, lab.VIP4+":80", lab.ProxyClientIP4+":8081", 1), "web"},
-		{old + strings.NewReplacer(lab.VIP4+":80", lab.ProxyClientIP4+":8081", "web", "third").Replace(service4), "bind: address already in use; another process"},
-		{strings.Replace(old, adminAddress, lab.ProxyClientIP4+":8081", 1), "open admin listener"},
+		{old + strings.NewReplacer(lab.VIP4+":80", lab.ProxyClientIP4+":8081", "web", "third").Replace(service4), "bind: address already in use: " + holding("tcp", lab.ProxyClientIP4+":8081")},
+		{strings.Replace(old, adminAddress, lab.ProxyClientIP4+":8081", 1), holding("tcp", lab.ProxyClientIP4+":8081")},
 	} {
 		m := d.wantReload(c.text, false)
 		if got := m.sum("tproxyd_config_reload_failures_total"); got != float64(i+1) {

@@ -79,7 +79,8 @@ func (d *server) drain(signals <-chan os.Signal, first os.Signal) {
 	d.setState(stateDraining)
 	tellSystemd(daemon.SdNotifyStopping, "STATUS=draining")
 	d.log.Info("draining: listeners are closed, flows may end by themselves",
-		zap.Stringer("signal", first), zap.Int64("connections", d.proxy.Active()), zap.Duration("drain_timeout", d.config.Daemon.DrainTimeout))
+		zap.Stringer("signal", first), zap.Int64("connections", d.proxy.Connections()), zap.Int64("flows", d.proxy.Flows()),
+		zap.Duration("drain_timeout", d.config.Daemon.DrainTimeout))
 	ctx, cancel := context.WithCancel(context.Background())
 	drained := make(chan struct{})
 	go func() {
@@ -94,7 +95,7 @@ func (d *server) drain(signals <-chan os.Signal, first os.Signal) {
 				d.log.Warn("not reloading while draining")
 				continue
 			}
-			d.log.Warn("second signal: cutting what is left", zap.Stringer("signal", s), zap.Int64("connections", d.proxy.Active()))
+			d.log.Warn("second signal: cutting what is left", zap.Stringer("signal", s), zap.Int64("connections", d.proxy.Connections()), zap.Int64("flows", d.proxy.Flows()))
 			cancel()
 		case <-drained:
 			d.log.Info("stopped")
@@ -108,5 +109,10 @@ func (d *server) statusLine() string {
 	if r := d.lastReload.Load(); r != nil && r.err != "" {
 		return "STATUS=configuration refused, the old one runs: " + firstLine(r.err)
 	}
-	return fmt.Sprintf("STATUS=%d services, up to %d connections", len(d.config.Services), d.proxy.Limits().MaxConnections)
+	l := d.proxy.Limits()
+	line := fmt.Sprintf("STATUS=%d services, up to %d connections", len(d.config.Services), l.MaxConnections)
+	if l.MaxFlows > 0 {
+		line += fmt.Sprintf(" and %d UDP flows", l.MaxFlows)
+	}
+	return line
 }

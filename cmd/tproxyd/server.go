@@ -111,14 +111,14 @@ func (d *server) apply(c *config.Config) error {
 	moved := d.config == nil || d.config.Admin != c.Admin
 	if moved && c.Admin.Listen.IsValid() {
 		if server, err = d.newAdmin(c.Admin.Listen.String()); err != nil {
-			return err
+			return withOwners(err, nil, nil)
 		}
 	}
 	if err := d.proxy.Apply(p); err != nil {
 		if server != nil {
 			closeUnused(server)
 		}
-		return err
+		return withOwners(err, p.Services, d.proxy.Services())
 	}
 	if moved {
 		d.replaceAdmin(server)
@@ -246,8 +246,9 @@ func (d *server) status() admin.Status {
 		Version: version, Started: d.started, UptimeSeconds: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Ready:       true,
 		Config:      admin.ConfigStatus{Path: d.path},
-		Limits:      admin.Limits{MaxConnections: int(l.MaxConnections), Descriptors: l.Descriptors, MaxPipes: l.MaxPipes},
-		Connections: admin.Connections{Active: int(d.proxy.Active())},
+		Limits:      admin.Limits{MaxConnections: int(l.MaxConnections), MaxFlows: int(l.MaxFlows), Descriptors: l.Descriptors, MaxPipes: l.MaxPipes},
+		Connections: admin.Flows{Active: int(d.proxy.Connections())},
+		Flows:       admin.Flows{Active: int(d.proxy.Flows())},
 	}
 	if reason := d.state.Load(); reason != nil {
 		s.Ready, s.ReadyReason = false, *reason
@@ -256,9 +257,13 @@ func (d *server) status() admin.Status {
 		s.Config.LastReloadTime, s.Config.LastError, s.Config.LastReloadSuccess = r.at, r.err, r.err == ""
 	}
 	for _, svc := range d.proxy.Services() {
-		s.Connections.Total += svc.Total
+		if svc.Protocol == proxy.UDP {
+			s.Flows.Total += svc.Total
+		} else {
+			s.Connections.Total += svc.Total
+		}
 		as := admin.Service{
-			Name: svc.Name, Mode: svc.Mode.String(), Protocol: "tcp", Source: svc.Source.String(),
+			Name: svc.Name, Mode: svc.Mode.String(), Protocol: svc.Protocol.String(), Source: svc.Source.String(),
 			Active: int(svc.Active), Total: svc.Total, Rejected: svc.Rejected, BytesIn: svc.BytesIn, BytesOut: svc.BytesOut,
 			Draining: !s.Ready && s.ReadyReason == stateDraining,
 		}
@@ -285,7 +290,7 @@ func (d *server) banner() {
 	l := d.proxy.Limits()
 	d.log.Info("tproxyd is ready", zap.String("version", version), zap.String("config", d.path),
 		zap.Int("services", len(d.config.Services)), zap.Int("workers", len(d.proxy.Workers())),
-		zap.Int64("max_connections", l.MaxConnections), zap.Uint64("descriptors", l.Descriptors))
+		zap.Int64("max_connections", l.MaxConnections), zap.Int64("max_flows", l.MaxFlows), zap.Uint64("descriptors", l.Descriptors))
 }
 
 var errWorker = errors.New("the data plane has failed")

@@ -80,10 +80,11 @@ func TestSecondInstance(t *testing.T) {
 	b := newBed(t)
 	first := b.start(configuration("", ""), options{})
 	held := b.open(targets["vip4"])
-	b.wantRefused(configuration("", ""), options{}, exitFailed, "admin", adminAddress, "address already in use", "ss -ltnp")
+	owner := fmt.Sprintf("is held by %s (pid %d)", first.name(), first.cmd.Process.Pid)
+	b.wantRefused(configuration("", ""), options{}, exitFailed, "admin", "address already in use: "+adminAddress+" (tcp) "+owner, "ss -lntup")
 	for _, listen := range []string{lab.VIP4 + ":80", "[" + lab.VIP6 + "]:80", "0.0.0.0:80", "[::]:80"} {
 		text := strings.Replace(service("intercept", listen, ""), adminAddress, "127.0.0.1:9181", 1)
-		b.wantRefused(text, options{}, exitFailed, `service "intercept"`, "listen on "+listen, "address already in use", "ss -ltnp")
+		b.wantRefused(text, options{}, exitFailed, `service "intercept"`, "listen on "+listen, "address already in use: ", ":80 (tcp) "+owner, "ss -lntup")
 	}
 	for name, target := range targets {
 		for range 10 { // with a listener of another instance some of these would go astray
@@ -104,7 +105,7 @@ func TestPortInUse(t *testing.T) {
 	b := newBed(t)
 	b.serve(b.Proxy, lab.ProxyClientIP4+":8081", func(net.Conn) {})
 	b.wantRefused(service("vip", lab.ProxyClientIP4+":8081", lab.ServerIP4+":80"), options{}, exitFailed,
-		`service "vip": listen on `+lab.ProxyClientIP4+":8081", "bind: address already in use", "another process listens there")
+		`service "vip": listen on `+lab.ProxyClientIP4+":8081", "bind: address already in use: "+holding("tcp", lab.ProxyClientIP4+":8081"), "another socket has that address")
 }
 
 // TestFamilyOff takes IPv6 away by a kernel without it, and by the setting.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tproxyd/tproxyd/internal/admin"
+	"github.com/tproxyd/tproxyd/internal/golden"
 )
 
 func TestPage(t *testing.T) {
@@ -34,7 +35,7 @@ func TestPage(t *testing.T) {
 					t.Errorf("the page holds %q", bad)
 				}
 			}
-			golden(t, name, body)
+			golden.Compare(t, name, body)
 		})
 	}
 }
@@ -44,7 +45,7 @@ func TestStatus(t *testing.T) {
 	if ct := resp.Header.Get("Content-Type"); ct != "application/json" {
 		t.Errorf("content type %q", ct)
 	}
-	golden(t, "status.golden.json", body)
+	golden.Compare(t, "status.golden.json", body)
 
 	// A client in Go gets the same value back.
 	var got admin.Status
