@@ -14,12 +14,16 @@ PACKAGES='
 ca-certificates     Go modules are fetched over TLS
 debian-archive-keyring  mmdebstrap checks the signatures of the systemd box
 curl                end-to-end tests: an HTTP client that is not ours
+dnsperf             end-to-end tests: many DNS queries
 gcc                 the race detector links with cgo
 git                 the version in the binary comes from git describe
 haproxy             bench: the peer to beat
-iperf3              end-to-end tests and bench: bulk TCP
+iperf3              end-to-end tests and bench: bulk TCP and UDP
 iproute2            policy routing in deploy/ and in the lab
 iptables            deploy/iptables is applied for real
+knot                end-to-end tests: a DNS server
+knot-dnsutils       end-to-end tests: kdig, a DNS client, reads the query log too
+knot-module-dnstap  end-to-end tests: the query log of the DNS server
 libc6-dev           the race detector links with cgo
 libnginx-mod-stream bench: nginx as a TCP proxy
 make                the entry point
@@ -34,6 +38,7 @@ prometheus          promtool checks metrics and alert rules
 redis-server        end-to-end tests: many small requests
 redis-tools         end-to-end tests: redis-benchmark
 shellcheck          lint of every shell script
+sip-tester          end-to-end tests: SIP calls
 socat               end-to-end tests: half-closed connections
 strace              tests that count system calls
 systemd             systemd-analyze checks the unit

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ const (
 	patience      = 15 * time.Second
 	adminAddress  = "127.0.0.1:9180"
 	interceptPort = 15001
+	maxShown      = 32 << 10 // of what a daemon has printed, when a test fails
 	exemptMark    = 0x7470
 )
 
@@ -59,6 +61,35 @@ type site struct {
 // foreign addresses by interception.
 func newSite(t *testing.T, port int) *site {
 	t.Helper()
+	return startSite(t, services("tcp", port, ""))
+}
+
+// services are two of a protocol, one of each mode, with more keys.
+func services(protocol string, port int, keys string) string {
+	name := map[string]string{"tcp": "", "udp": "-udp"}[protocol]
+	return fmt.Sprintf(`
+[[service]]
+name = "vip%[1]s"
+protocol = %[2]q
+mode = "vip"
+listen = ["%[4]s:%[3]d", "[%[5]s]:%[3]d"]
+%[9]s
+  [[service.backend]]
+  address = "%[6]s:%[3]d"
+  [[service.backend]]
+  address = "[%[7]s]:%[3]d"
+[[service]]
+name = "intercept%[1]s"
+protocol = %[2]q
+mode = "intercept"
+listen = ["0.0.0.0:%[8]d", "[::]:%[8]d"]
+%[9]s
+`, name, protocol, port, lab.VIP4, lab.VIP6, lab.ServerIP4, lab.ServerIP6, interceptPort, keys)
+}
+
+// startSite makes a lab and runs the daemon with these services.
+func startSite(t *testing.T, services string) *site {
+	t.Helper()
 	exe, err := built()
 	if err != nil {
 		t.Fatal(err)
@@ -73,22 +104,7 @@ func newSite(t *testing.T, port int) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := s.write("tproxyd.toml", fmt.Sprintf(`
-[admin]
-listen = %q
-[[service]]
-name = "vip"
-mode = "vip"
-listen = ["%s:%d", "[%s]:%[3]d"]
-  [[service.backend]]
-  address = "%[5]s:%[3]d"
-  [[service.backend]]
-  address = "[%[6]s]:%[3]d"
-[[service]]
-name = "intercept"
-mode = "intercept"
-listen = ["0.0.0.0:%[7]d", "[::]:%[7]d"]
-`, adminAddress, lab.VIP4, port, lab.VIP6, lab.ServerIP4, lab.ServerIP6, interceptPort))
+	config := s.write("tproxyd.toml", fmt.Sprintf("[admin]\nlisten = %q\n", adminAddress)+services)
 	s.daemon(s.Proxy.Command(t.Context(), exe, "run", "--config", config))
 	netnstest.Eventually(t, patience, func() bool {
 		_, err := page("/readyz")
@@ -141,8 +157,9 @@ func (s *site) wantSum(path, want string) {
 	}
 }
 
-// daemon runs a program until the end of the test, by SIGTERM.
-func (s *site) daemon(cmd *lab.Cmd) {
+// daemon runs a program until the end of the test, or until stop is called,
+// which waits for it. It is ended by SIGTERM.
+func (s *site) daemon(cmd *lab.Cmd) (stop func()) {
 	s.t.Helper()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -151,13 +168,21 @@ func (s *site) daemon(cmd *lab.Cmd) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	wait := sync.OnceValue(cmd.Wait)
 	s.t.Cleanup(func() {
 		// The context of the test has ended by now.
-		err := cmd.Wait()
+		err := wait()
 		if s.t.Failed() {
-			s.t.Logf("%s: %v\n%s", cmd, err, &out)
+			s.t.Logf("%s: %v\n%s", cmd, err, out.Bytes()[max(0, out.Len()-maxShown):])
 		}
 	})
+	return func() {
+		s.t.Helper()
+		if err := cmd.Cancel(); err != nil {
+			s.t.Error(err)
+		}
+		_ = wait() // of a program that SIGTERM has ended
+	}
 }
 
 // server runs a program on the server and waits until it takes connections on

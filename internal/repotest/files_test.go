@@ -129,6 +129,7 @@ var libraries = []string{
 	"github.com/prometheus/client_golang",
 	"github.com/prometheus/client_model",
 	"github.com/prometheus/common",
+	"github.com/quic-go/quic-go",
 	"github.com/rogpeppe/go-internal",
 	"github.com/vishvananda/netlink",
 	"github.com/vishvananda/netns",
