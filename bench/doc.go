@@ -1,5 +1,5 @@
-// Command bench measures tproxyd side by side with its peers: HAProxy, nginx
-// stream, a plain Go io.Copy proxy, and no proxy at all.
+// Command bench measures tproxyd side by side with its peers: HAProxy (TCP
+// only), nginx stream, a plain Go proxy, and no proxy at all.
 //
 //	go run ./bench --json --rounds 3 --work tcp_keepalive_64,tcp_connect_64
 //
@@ -14,6 +14,15 @@
 // share another one. What is counted is the time of the proxy's threads, to
 // the nanosecond (see the package procstat), and with it what the kernel's
 // network code did on their behalf.
+//
+// UDP works are measured at a fixed rate, the same for all subjects. In the first
+// round each subject's highest rate without loss is searched, and the common
+// rate is 70 % of the lowest of them; later rounds search again, near the last
+// result. That rate is a figure of its own (max_rate); that of direct is what
+// the load generator can do. Loss counts to the last datagram, and is reported,
+// because a disturbance of the machine is enough for some; a datagram that is
+// damaged, doubled, or not from its client's address and port fails the
+// measurement.
 //
 // A measurement with a single wrong or missing byte, a failed connection, or a
 // connection that does not come from the client's address is reported as

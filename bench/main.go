@@ -110,7 +110,7 @@ func measureAndPrint(ctx context.Context, opts *options, stdout, stderr io.Write
 		return exitFailed, fmt.Errorf("print report: %w", err)
 	}
 	if n := len(report.Failures); n > 0 {
-		return exitFailed, fmt.Errorf("%d of %d measurements failed", n, opts.rounds*len(opts.works)*len(opts.subjects))
+		return exitFailed, fmt.Errorf("%d measurements failed", n)
 	}
 	return exitOK, nil
 }

@@ -55,20 +55,27 @@ func (m *measurement) start(ctx context.Context) (err error) {
 	if err := m.backend.ask(ctx, "", &listens); err != nil {
 		return err
 	}
-	if m.subject.command != nil {
-		dir, err := os.MkdirTemp(m.dir, m.subject.name+"-")
-		if err != nil {
-			return err
-		}
-		command, err := m.subject.command(m.opts, dir)
-		if err != nil {
-			return err
-		}
-		if m.proxy, err = startPinned(ctx, m.lab.Proxy, m.proxyCPU, command...); err != nil {
-			return err
-		}
+	if err := m.startProxy(ctx); err != nil {
+		return err
 	}
 	return m.probe(ctx)
+}
+
+// startProxy starts it, if there is one. It may not listen yet.
+func (m *measurement) startProxy(ctx context.Context) error {
+	if m.subject.command == nil {
+		return nil
+	}
+	dir, err := os.MkdirTemp(m.dir, m.subject.name+"-")
+	if err != nil {
+		return err
+	}
+	command, err := m.subject.command(m.opts, dir, m.work)
+	if err != nil {
+		return err
+	}
+	m.proxy, err = startPinned(ctx, m.lab.Proxy, m.proxyCPU, command...)
+	return err
 }
 
 // probe waits until an exchange works, and has the backend tell that it saw
@@ -186,20 +193,25 @@ func (m *measurement) read(ctx context.Context, client *process, command string)
 	if p.backend, err = m.backendStat(ctx); err != nil {
 		return p, err
 	}
+	return p, m.readProxy(&p)
+}
+
+// readProxy takes the counters of the proxy and its processor.
+func (m *measurement) readProxy(p *point) (err error) {
 	p.at = time.Now()
 	if m.proxy == nil {
-		return p, nil
+		return nil
 	}
 	if p.cpu, err = procstat.Proc.CPU(m.pids); err != nil {
-		return p, fmt.Errorf("read processor time of %s: %w", m.subject.name, err)
+		return fmt.Errorf("read processor time of %s: %w", m.subject.name, err)
 	}
 	if m.ksoftirqd != 0 {
 		if p.softirqd, err = procstat.Proc.CPU([]int{m.ksoftirqd}); err != nil {
-			return p, fmt.Errorf("read processor time of ksoftirqd: %w", err)
+			return fmt.Errorf("read processor time of ksoftirqd: %w", err)
 		}
 	}
 	p.busy, err = procstat.Proc.Busy(m.proxyCPU)
-	return p, err
+	return err
 }
 
 func (m *measurement) measureLoad(ctx context.Context) (out []sample, err error) {
@@ -249,13 +261,8 @@ func (m *measurement) window(ctx context.Context, client *process, begin point) 
 // between is what happened from one point to another, by the clock of the
 // process that counts the units.
 func between(begin, end point, mode load.Mode) counted {
-	c := counted{
-		seconds:    float64(end.client.TimeNS-begin.client.TimeNS) / 1e9,
-		cpuNS:      float64(end.cpu - begin.cpu),
-		softirqdNS: float64(end.softirqd - begin.softirqd),
-		cpuSeconds: end.at.Sub(begin.at).Seconds(),
-	}
-	c.othersNS = max(0, float64(end.busy-begin.busy)-c.cpuNS-c.softirqdNS)
+	c := spent(begin, end)
+	c.seconds = float64(end.client.TimeNS-begin.client.TimeNS) / 1e9
 	switch mode {
 	case load.Up:
 		c.bytes = end.backend.Bytes - begin.backend.Bytes
@@ -266,6 +273,17 @@ func between(begin, end point, mode load.Mode) counted {
 		c.operations = end.client.Operations - begin.client.Operations
 		c.p50NS, c.p99NS = end.client.P50NS, end.client.P99NS
 	}
+	return c
+}
+
+// spent is the time of the proxy's processor from one point to another.
+func spent(begin, end point) counted {
+	c := counted{
+		cpuNS:      float64(end.cpu - begin.cpu),
+		softirqdNS: float64(end.softirqd - begin.softirqd),
+		cpuSeconds: end.at.Sub(begin.at).Seconds(),
+	}
+	c.othersNS = max(0, float64(end.busy-begin.busy)-c.cpuNS-c.softirqdNS)
 	return c
 }
 

@@ -36,7 +36,7 @@ func TestParseOptions(t *testing.T) {
 	if o, err = parseOptions(nil, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if len(o.works) != 6 || len(o.subjects) != 5 || o.source != "client-ip" || o.idleFlows != 3000 {
+	if len(o.works) != 11 || len(o.subjects) != 5 || o.source != "client-ip" || o.idleFlows != 3000 {
 		t.Errorf("defaults = %+v, want all works and subjects, client-ip, 3000 idle flows", o)
 	}
 }

@@ -25,6 +25,10 @@ const (
 	partProbe   = "bench-probe"   // TARGET SOURCE TIMEOUT
 	partBackend = "bench-backend" // ADDRESS EXCHANGE SINK SOURCE CLIENTS
 	partGoCopy  = "bench-gocopy"  // LISTEN=BACKEND...
+
+	partDatagramClient  = "bench-datagram-client"  // TARGET SOURCES FLOWS SIZE BURST; 0 flows ask
+	partDatagramBackend = "bench-datagram-backend" // LISTEN SOURCES SIZE
+	partGoDatagrams     = "bench-godatagrams"      // LISTEN BACKEND RESPONSES
 )
 
 // part plays the part that the arguments ask for, if they ask for one.
@@ -44,6 +48,12 @@ func part(args []string) (code int, ok bool) {
 		err = runBackend(args[1:])
 	case partGoCopy:
 		err = runGoCopy(args[1:])
+	case partDatagramClient:
+		err = runDatagramClient(args[1:])
+	case partDatagramBackend:
+		err = runDatagramBackend(args[1:])
+	case partGoDatagrams:
+		err = runGoDatagrams(args[1:])
 	default:
 		return 0, false
 	}
@@ -167,4 +177,48 @@ func runProbe(args []string) error {
 		return err
 	}
 	return load.Probe(target, source, timeout)
+}
+
+func runDatagramClient(args []string) error {
+	if len(args) != 5 {
+		return errArguments
+	}
+	target, err1 := netip.ParseAddrPort(args[0])
+	sources, err2 := netip.ParsePrefix(args[1])
+	var n [3]int
+	errs := []error{err1, err2}
+	for i, s := range args[2:] {
+		var err error
+		n[i], err = strconv.Atoi(s)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	c, err := load.NewDatagramClient(load.DatagramConfig{
+		Target: target, Sources: sources, Flows: n[0], Size: n[1], Burst: n[2], Ask: n[0] == 0,
+	}, load.Streams{In: os.Stdin, Out: os.Stdout})
+	if err != nil {
+		return err
+	}
+	return c.Run()
+}
+
+func runDatagramBackend(args []string) error {
+	if len(args) != 3 {
+		return errArguments
+	}
+	listen, err1 := netip.ParseAddrPort(args[0])
+	clients, err2 := netip.ParsePrefix(args[1])
+	size, err3 := strconv.Atoi(args[2])
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	b, err := load.NewDatagramBackend(load.DatagramBackendConfig{
+		Listen: []netip.AddrPort{listen}, Clients: clients, Size: size,
+	}, load.Streams{In: os.Stdin, Out: os.Stdout})
+	if err != nil {
+		return err
+	}
+	return b.Run()
 }

@@ -45,7 +45,8 @@ type environment struct {
 	Versions  map[string]string `json:"versions"`
 	Rounds    int               `json:"rounds"`
 	Duration  float64           `json:"duration_seconds"`
-	Source    string            `json:"tproxyd_source"`
+	Source    string            `json:"tproxyd_source"` // for TCP; for UDP it is client
+	Buffer    int               `json:"udp_receive_buffer"`
 }
 
 // failure is a measurement whose figures were dropped.
@@ -122,8 +123,7 @@ func ratios(results []result) []ratio {
 	out := []ratio{}
 	for _, r := range results {
 		our, ok := mine[key{work: r.Work, metric: r.Metric}]
-		aside := r.Metric == metricBusy || r.Metric == metricOthers
-		if !ok || aside || r.Subject == ours || r.Median == 0 {
+		if !ok || aside(r.Metric) || r.Subject == ours || r.Median == 0 {
 			continue
 		}
 		out = append(out, ratio{Work: r.Work, Metric: r.Metric, Peer: r.Subject, Ratio: our / r.Median})

@@ -35,8 +35,8 @@ func TestMedian(t *testing.T) {
 // Two rounds, in the second of which the order is another one and a peer failed.
 func TestResultsAndRatios(t *testing.T) {
 	c := newCollector()
-	c.add("w1", "haproxy", []sample{{"cpu", 20, "us"}, {"p50", 0, "us"}})
-	c.add("w1", "tproxyd", []sample{{"cpu", 10, "us"}, {"p50", 3, "us"}})
+	c.add("w1", "haproxy", []sample{{"cpu", 20, "us"}, {"p50", 0, "us"}, {"loss", 0.5, "share"}})
+	c.add("w1", "tproxyd", []sample{{"cpu", 10, "us"}, {"p50", 3, "us"}, {"loss", 0.25, "share"}})
 	c.add("w1", "direct", []sample{{"p50", 1, "us"}})
 	c.add("w2", "haproxy", []sample{{"cpu", 8, "us"}, {"others_cpu", 0.5, "share"}})
 	c.add("w2", "tproxyd", []sample{{"others_cpu", 0.25, "share"}})
@@ -45,8 +45,10 @@ func TestResultsAndRatios(t *testing.T) {
 	want := []result{
 		{"w1", "tproxyd", "cpu", 13, 10, 16, "us"},
 		{"w1", "tproxyd", "p50", 4, 3, 5, "us"},
+		{"w1", "tproxyd", "loss", 0.25, 0.25, 0.25, "share"},
 		{"w1", "haproxy", "cpu", 20, 20, 20, "us"},
 		{"w1", "haproxy", "p50", 0, 0, 0, "us"},
+		{"w1", "haproxy", "loss", 0.5, 0.5, 0.5, "share"},
 		{"w1", "direct", "p50", 1, 1, 1, "us"},
 		{"w2", "tproxyd", "others_cpu", 0.25, 0.25, 0.25, "share"},
 		{"w2", "haproxy", "cpu", 8, 8, 8, "us"},
@@ -77,6 +79,7 @@ func TestEmptyReportIsArrays(t *testing.T) {
 func TestTargets(t *testing.T) {
 	reached := target{reach: 0.8, beyond: 0.6}
 	exact := target{reach: 2, beyond: 2}
+	atLeast := target{reach: 3, beyond: 5}
 	for _, tt := range []struct {
 		target target
 		value  float64
@@ -89,6 +92,10 @@ func TestTargets(t *testing.T) {
 		{reached, 0.81, "NOT REACHED"},
 		{exact, 2.0003, "reached"},
 		{exact, 2.01, "NOT REACHED"},
+		{atLeast, 2.99, "NOT REACHED"},
+		{atLeast, 2.996, "reached"},
+		{atLeast, 4.99, "reached"},
+		{atLeast, 5, "beyond"},
 	} {
 		if got := tt.target.verdict(tt.value); got != tt.want {
 			t.Errorf("verdict of %v against %v/%v = %q, want %q", tt.value, tt.target.reach, tt.target.beyond, got, tt.want)
@@ -153,6 +160,9 @@ func TestWriteText(t *testing.T) {
 			{"tcp_connect_64", "tproxyd", "cpu", 91.26, 90, 1234.5, "us/connection"},
 			{"tcp_connect_64", "tproxyd", "others_cpu", 0.3, 0.3, 0.3, "share"},
 			{"tcp_connect_64", "haproxy", "cpu", 100, 100, 100, "us/connection"},
+			{"udp_gso_1", "tproxyd", "max_rate", 400, 400, 400, "datagrams/s"},
+			{"udp_gso_1", "nginx", "max_rate", 100, 100, 100, "datagrams/s"},
+			{"udp_gso_1", "nginx", "loss", 0.5, 0, 1, "share"},
 		},
 		Failures: []failure{{"tcp_bulk_up", "nginx", 2, "nginx is not transparent"}},
 		Env:      environment{Versions: map[string]string{"haproxy": "2.6"}},
@@ -171,6 +181,7 @@ func TestWriteText(t *testing.T) {
 		"tcp_connect_64 cpu 0.91",
 		"tcp_connect_64 cpu haproxy 0.91 <= 1.00 <= 0.80 reached",
 		"tcp_connect_64 cpu gocopy - <= 0.70 <= 0.60 not measured",
+		"udp_gso_1 max_rate nginx 4.00 >= 3.00 >= 5.00 reached",
 		"FAILED: tcp_bulk_up, nginx, round 2: nginx is not transparent",
 		"haproxy: 2.6",
 	} {
@@ -180,6 +191,9 @@ func TestWriteText(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "NOISY: at 1 works") {
 		t.Errorf("no word about the noise in:\n%s", &out)
+	}
+	if !strings.Contains(out.String(), "LOSSY: at 1 works") {
+		t.Errorf("no word about the loss in:\n%s", &out)
 	}
 }
 

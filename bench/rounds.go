@@ -9,11 +9,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tproxyd/tproxyd/bench/load"
 )
 
 // measureAll does all rounds. Failed measurements are in the report; an error
@@ -47,28 +44,11 @@ func measureAll(ctx context.Context, opts *options, progress io.Writer) (r *repo
 	if s.proxyCPU == s.clientCPU {
 		fmt.Fprintln(progress, "only one processor is to be had: the proxy shares it with clients and backend")
 	}
-	all := newCollector()
+	run := &session{stage: s, subjects: subjects, progress: progress, report: r, all: newCollector(), common: map[string]float64{}}
 	for round := range opts.rounds {
 		for _, w := range opts.works {
-			for i := range subjects {
-				sub := subjects[(i+round)%len(subjects)]
-				if w.mode == load.Idle && sub.command == nil {
-					continue // idle connections cost no proxy anything
-				}
-				fmt.Fprintf(progress, "round %d of %d  %-17s %-8s ", round+1, opts.rounds, w.name, sub.name)
-				started := time.Now()
-				samples, err := s.measure(ctx, w, sub)
-				if ctx.Err() != nil {
-					fmt.Fprintln(progress, "interrupted")
-					return nil, fmt.Errorf("measure: %w", ctx.Err())
-				}
-				if err != nil {
-					fmt.Fprintln(progress, "FAILED:", err)
-					r.Failures = append(r.Failures, failure{Work: w.name, Subject: sub.name, Round: round + 1, Error: err.Error()})
-					continue
-				}
-				fmt.Fprintf(progress, "%s (%.1f s)\n", summary(samples), time.Since(started).Seconds())
-				all.add(w.name, sub.name, samples)
+			if err := run.round(ctx, round, w); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -76,7 +56,7 @@ func measureAll(ctx context.Context, opts *options, progress io.Writer) (r *repo
 	for _, w := range opts.works {
 		names = append(names, w.name)
 	}
-	r.Results = all.results(names, opts.subjects)
+	r.Results = run.all.results(names, opts.subjects)
 	r.Ratios = ratios(r.Results)
 	return r, nil
 }
@@ -132,5 +112,19 @@ func (s *stage) describe(env *environment) error {
 	env.Rounds = s.opts.rounds
 	env.Duration = s.opts.duration.Seconds()
 	env.Source = s.opts.source
+	env.Buffer = permittedBuffer()
 	return nil
+}
+
+// permittedBuffer is what a proxy without CAP_NET_ADMIN gets of receiveBuffer.
+func permittedBuffer() int {
+	b, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		return receiveBuffer // not to be seen here
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return receiveBuffer
+	}
+	return min(most, receiveBuffer)
 }

@@ -7,17 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tproxyd/tproxyd/bench/load"
 	"github.com/tproxyd/tproxyd/internal/netnstest"
 )
 
 // smokeOptions are for every work and subject, tiny.
-func smokeOptions(t *testing.T) *options {
+func smokeOptions(t *testing.T, works ...string) *options {
 	t.Helper()
-	o, err := parseOptions([]string{"--json", "--duration", "100ms"}, os.Stderr)
+	o, err := parseOptions([]string{"--json", "--duration", "100ms", "--work", strings.Join(works, ",")}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,29 +32,47 @@ func smokeOptions(t *testing.T) *options {
 	return o
 }
 
-// Every work with every subject: the contract holds, and all is counted.
+// smokeReport is the contract of the JSON.
+type smokeReport struct {
+	Results []struct {
+		Work, Subject, Metric, Unit string
+		Median, Min, Max            float64
+	}
+	Ratios []struct {
+		Work, Metric, Peer string
+		Ratio              float64
+	}
+	Env map[string]any
+}
+
+// Every work of TCP with every subject: the contract holds, and all is counted.
 func TestSmoke(t *testing.T) {
 	netnstest.Need(t, "haproxy", "haproxy")
 	netnstest.Need(t, "nginx", "libnginx-mod-stream")
-	o := smokeOptions(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	smoke(t, smokeOptions(t, worksWith("tcp_")...))
+}
+
+// The same for UDP.
+func TestSmokeDatagrams(t *testing.T) {
+	netnstest.Need(t, "haproxy", "haproxy")
+	netnstest.Need(t, "nginx", "libnginx-mod-stream")
+	smoke(t, smokeOptions(t, worksWith("udp_")...))
+}
+
+func worksWith(prefix string) []string {
+	return slices.DeleteFunc(workNames(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
+}
+
+func smoke(t *testing.T, o *options) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	code, err := measureAndPrint(ctx, o, &stdout, &stderr)
 	if err != nil || code != exitOK {
 		t.Fatalf("exit code %d, %v\n%s", code, err, &stderr)
 	}
-	var got struct {
-		Results []struct {
-			Work, Subject, Metric, Unit string
-			Median, Min, Max            float64
-		}
-		Ratios []struct {
-			Work, Metric, Peer string
-			Ratio              float64
-		}
-		Env map[string]any
-	}
+	var got smokeReport
 	dec := json.NewDecoder(&stdout)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&got); err != nil {
@@ -61,9 +81,12 @@ func TestSmoke(t *testing.T) {
 	have := map[string]float64{}
 	for _, r := range got.Results {
 		have[r.Work+" "+r.Subject+" "+r.Metric] = r.Median
-		mayBeNothing := r.Metric == metricSoftirqd || r.Metric == metricOthers
+		mayBeNothing := slices.Contains([]string{metricSoftirqd, metricOthers, metricLoss, metricReordered}, r.Metric)
 		if r.Median <= 0 && !mayBeNothing || r.Min > r.Median || r.Max < r.Median || r.Unit == "" {
 			t.Errorf("result %+v: want more than nothing, min <= median <= max, and a unit", r)
+		}
+		if sub, err := subjectByName(r.Subject); err != nil || sub.tcpOnly && strings.HasPrefix(r.Work, "udp_") {
+			t.Errorf("result %+v of a subject that cannot do the work (%v)", r, err)
 		}
 	}
 	for _, want := range expected(o) {
@@ -80,32 +103,46 @@ func TestSmoke(t *testing.T) {
 	if len(got.Ratios) == 0 || got.Env["kernel"] == "" || got.Env["rounds"] != 1.0 {
 		t.Errorf("%d ratios, env %v", len(got.Ratios), got.Env)
 	}
+	if t.Failed() {
+		t.Logf("progress:\n%s", &stderr)
+	}
 }
 
 // expected lists what may not be missing, as "work subject metric".
 func expected(o *options) []string {
 	var out []string
 	for _, w := range o.works {
-		for _, s := range o.subjects {
-			metrics := []string{metricThroughput}
-			switch {
-			case strings.HasPrefix(w.name, "tcp_idle"):
-				metrics = []string{metricMemory, metricFDs}
-			case !strings.HasPrefix(w.name, "tcp_bulk"):
-				metrics = append(metrics, metricP50, metricP99)
-			}
-			switch {
-			case s != theDirect && metrics[0] == metricThroughput:
-				metrics = append(metrics, metricCPU, metricBusy)
-			case s == theDirect && metrics[0] == metricMemory:
-				metrics = nil
-			}
-			for _, m := range metrics {
-				out = append(out, w.name+" "+s+" "+m)
+		for _, name := range o.subjects {
+			for _, m := range metricsOf(w, name) {
+				out = append(out, w.name+" "+name+" "+m)
 			}
 		}
 	}
 	return out
+}
+
+func metricsOf(w work, subject string) []string {
+	var metrics []string
+	switch {
+	case w.udp != nil && subject == theHAProxy:
+		return nil
+	case w.udp != nil && subject == theDirect:
+		return []string{metricMaxRate}
+	case w.udp != nil:
+		metrics = []string{metricMaxRate, metricThroughput, metricLoss}
+	case w.mode == load.Idle && subject == theDirect:
+		return nil
+	case w.mode == load.Idle:
+		return []string{metricMemory, metricFDs}
+	case w.mode == load.Up, w.mode == load.Down:
+		metrics = []string{metricThroughput}
+	default:
+		metrics = []string{metricThroughput, metricP50, metricP99}
+	}
+	if subject != theDirect {
+		metrics = append(metrics, metricCPU, metricBusy)
+	}
+	return metrics
 }
 
 // A proxy that hides the client's address is not measured, but named.
@@ -124,8 +161,8 @@ func TestOpaqueProxyFails(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	opaque := subject{name: "opaque", command: func(o *options, dir string) ([]string, error) {
-		command, err := haproxyCommand(o, dir)
+	opaque := subject{name: "opaque", command: func(o *options, dir string, w work) ([]string, error) {
+		command, err := haproxyCommand(o, dir, w)
 		if err != nil {
 			return nil, err
 		}
@@ -140,11 +177,55 @@ func TestOpaqueProxyFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "opaque is not transparent") {
 		t.Errorf("measure = %v, want an error that says that it is not transparent", err)
 	}
-	broken := subject{name: "broken", command: func(o *options, _ string) ([]string, error) {
+	broken := subject{name: "broken", command: func(o *options, _ string, _ work) ([]string, error) {
 		return []string{o.haproxy, "-f", "/nonexistent.cfg"}, nil
 	}}
 	_, err = s.measure(t.Context(), o.works[0], broken)
 	if err == nil || !strings.Contains(err.Error(), "/nonexistent.cfg") {
 		t.Errorf("measure = %v, want an error with what haproxy said", err)
+	}
+}
+
+// The same for UDP: the port has to be the client's, too.
+func TestOpaqueDatagramProxyFails(t *testing.T) {
+	netnstest.Need(t, "nginx", "libnginx-mod-stream")
+	o, err := parseOptions([]string{"--duration", "50ms", "--work", "udp_small_1"}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStage(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, bind := range []string{"", "proxy_bind $remote_addr transparent;"} {
+		opaque := subject{name: "opaque", command: func(o *options, dir string, w work) ([]string, error) {
+			command, err := nginxCommand(o, dir, w)
+			if err != nil {
+				return nil, err
+			}
+			path := filepath.Join(dir, "nginx.conf")
+			config, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			config = bytes.ReplaceAll(config, []byte("proxy_bind $remote_addr:$remote_port transparent;"), []byte(bind))
+			return command, os.WriteFile(path, config, 0o644)
+		}}
+		_, err = s.measureRate(t.Context(), o.works[0], opaque)
+		if err == nil || !strings.Contains(err.Error(), "opaque is not transparent") {
+			t.Errorf("with %q: error = %v, want one that says that it is not transparent", bind, err)
+		}
+	}
+	broken := subject{name: "broken", command: func(o *options, _ string, _ work) ([]string, error) {
+		return []string{o.nginx, "-c", "/nonexistent.conf"}, nil
+	}}
+	_, err = s.measureRate(t.Context(), o.works[0], broken)
+	if err == nil || !strings.Contains(err.Error(), "/nonexistent.conf") {
+		t.Errorf("error = %v, want one with what nginx said", err)
 	}
 }

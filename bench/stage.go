@@ -30,10 +30,11 @@ type stage struct {
 	proxyCPU  int
 	clientCPU int
 	ksoftirqd int // process of proxyCPU; 0 if it is not to be seen
+	rates     rates
 }
 
 func newStage(opts *options) (s *stage, err error) {
-	s = &stage{opts: opts}
+	s = &stage{opts: opts, rates: rates{}}
 	if err := s.splitCPUs(); err != nil {
 		return nil, err
 	}
@@ -118,10 +119,10 @@ func (s *stage) splitCPUs() error {
 	return nil
 }
 
-// startBackend starts the backend in the server and waits until it listens.
+// startBackend starts the backend of TCP in the server.
 func (s *stage) startBackend(ctx context.Context) (*process, error) {
 	args := []string{partBackend, lab.ServerIP4}
-	for _, svc := range services {
+	for _, svc := range tcpServices {
 		args = append(args, fmt.Sprint(svc.port))
 	}
 	return startPart(ctx, s.lab.Server, s.clientCPU, append(args, formatAddrs(s.clients))...)

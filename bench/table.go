@@ -22,7 +22,14 @@ func (r *report) writeText(w io.Writer) error {
 			return err
 		}
 	}
-	if n := r.disturbed(); n > 0 {
+	if n := r.above(metricLoss, tolerableLoss); n > 0 {
+		_, err := fmt.Fprintf(w, "\nLOSSY: at %d works of a subject more than %g %% of the datagrams were lost while the processor's time was taken (%s).\n",
+			n, 100*tolerableLoss, metricLoss)
+		if err != nil {
+			return err
+		}
+	}
+	if n := r.above(metricOthers, tolerated); n > 0 {
 		_, err := fmt.Fprintf(w, "\nNOISY: at %d works of a subject others took more than %.0f %% of the proxy's processor (%s).\n",
 			n, 100*tolerated, metricOthers)
 		if err != nil {
@@ -31,8 +38,8 @@ func (r *report) writeText(w io.Writer) error {
 	}
 	e := r.Env
 	_, err := fmt.Fprintf(w, "\n%s, Linux %s, %d processors: proxy on %d, clients and backend on %d.\n"+
-		"%d rounds of %g s; tproxyd's source policy: %s.\n",
-		e.CPU, e.Kernel, e.CPUs, e.ProxyCPU, e.ClientCPU, e.Rounds, e.Duration, e.Source)
+		"%d rounds of %g s; tproxyd's source policy: %s for TCP, client for UDP; UDP receive buffers of %d bytes.\n",
+		e.CPU, e.Kernel, e.CPUs, e.ProxyCPU, e.ClientCPU, e.Rounds, e.Duration, e.Source, e.Buffer)
 	for _, name := range subjectNames() {
 		if v := e.Versions[name]; v != "" && err == nil {
 			_, err = fmt.Fprintf(w, "%s: %s\n", name, v)
@@ -44,11 +51,11 @@ func (r *report) writeText(w io.Writer) error {
 // tolerated is the share of the proxy's processor that others may have.
 const tolerated = 0.05
 
-// disturbed counts the medians that are beyond what is tolerated.
-func (r *report) disturbed() int {
+// above counts the medians of a metric that are above what is tolerated.
+func (r *report) above(metric string, most float64) int {
 	n := 0
 	for _, res := range r.Results {
-		if res.Metric == metricOthers && res.Median > tolerated {
+		if res.Metric == metric && res.Median > most {
 			n++
 		}
 	}
@@ -107,7 +114,11 @@ func (r *report) writeTargets(w io.Writer) {
 		if ok {
 			measured, verdict = fmt.Sprintf("%.2f", value), t.verdict(value)
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t<= %.2f\t<= %.2f\t%s\n", t.work, t.metric, t.peer, measured, t.reach, t.beyond, verdict)
+		bound := "<="
+		if t.atLeast() {
+			bound = ">="
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s %.2f\t%s %.2f\t%s\n", t.work, t.metric, t.peer, measured, bound, t.reach, bound, t.beyond, verdict)
 	}
 }
 

@@ -3,7 +3,8 @@ package main
 import "math"
 
 // target is a figure that tproxyd has to stay at or below: a ratio to a peer's,
-// or without a peer the figure itself.
+// or without a peer the figure itself. Where beyond is above reach it has to
+// stay at or above them.
 type target struct {
 	work   string
 	metric string
@@ -11,6 +12,8 @@ type target struct {
 	reach  float64
 	beyond float64
 }
+
+func (t target) atLeast() bool { return t.beyond > t.reach }
 
 func targets() []target {
 	return []target{
@@ -21,6 +24,12 @@ func targets() []target {
 		{"tcp_connect_64", metricCPU, theGoCopy, 0.70, 0.60},
 		{"tcp_idle_3000", metricMemory, theHAProxy, 0.25, 0.10},
 		{"tcp_idle_3000", metricFDs, "", 2, 2},
+		{"udp_gso_1", metricCPU, theNginx, 0.25, 0.15},
+		{"udp_gso_100", metricCPU, theNginx, 0.25, 0.15},
+		{"udp_small_1", metricCPU, theNginx, 0.95, 0.80},
+		{"udp_small_1000", metricCPU, theNginx, 0.95, 0.80},
+		{"udp_dns_1000", metricCPU, theNginx, 0.80, 0.60},
+		{"udp_gso_1", metricMaxRate, theNginx, 3, 5},
 	}
 }
 
@@ -44,10 +53,15 @@ func (t target) measured(r *report) (value float64, ok bool) {
 
 // verdict compares at the precision of the targets, two decimals.
 func (t target) verdict(value float64) string {
-	switch value = math.Round(value*100) / 100; {
-	case value <= t.beyond && t.beyond < t.reach:
+	value = math.Round(value*100) / 100
+	reach, beyond := t.reach, t.beyond
+	if t.atLeast() {
+		value, reach, beyond = -value, -reach, -beyond
+	}
+	switch {
+	case value <= beyond && beyond < reach:
 		return "beyond"
-	case value <= t.reach:
+	case value <= reach:
 		return "reached"
 	}
 	return "NOT REACHED"

@@ -15,33 +15,65 @@ const idleFlows = 3000
 type service struct {
 	name string
 	port uint16
+	// responses end a flow, if not 0. Of UDP only.
+	responses int
 }
 
 var (
-	exchangeService = service{"exchange", 8080}
-	sinkService     = service{"sink", 8081}
-	sourceService   = service{"source", 8082}
+	exchangeService = service{name: "exchange", port: 8080}
+	sinkService     = service{name: "sink", port: 8081}
+	sourceService   = service{name: "source", port: 8082}
+	// Those of UDP.
+	datagramService = service{name: "datagrams", port: 8090}
+	queryService    = service{name: "queries", port: 8053, responses: 1}
 
-	services = []service{exchangeService, sinkService, sourceService}
+	tcpServices = []service{exchangeService, sinkService, sourceService}
+	udpServices = []service{datagramService, queryService}
 )
 
 // work is what the clients do.
 type work struct {
 	name    string
-	mode    load.Mode
+	mode    load.Mode // of TCP only
 	service service
-	flows   int // of mode Idle: options.idleFlows
+	flows   int            // of mode Idle: options.idleFlows
+	udp     *datagramShape // nil: TCP
+}
+
+// datagramShape is what the datagrams of a work look like.
+type datagramShape struct {
+	size  int
+	burst int     // datagrams in one UDP_SEGMENT send; 1: without
+	ask   bool    // each from another source, and answered
+	guess float64 // a rate that any proxy should do; the first search begins there
 }
 
 func allWorks() []work {
+	// As many as fit: what a sender does that has much to send.
+	run := &datagramShape{size: 1200, burst: load.MaxDatagram / 1200, guess: 100_000}
+	small := &datagramShape{size: 200, burst: 1, guess: 50_000}
+	query := &datagramShape{size: 100, burst: 1, ask: true, guess: 10_000}
 	return []work{
-		{"tcp_bulk_up", load.Up, sinkService, 8},
-		{"tcp_bulk_down", load.Down, sourceService, 8},
-		{"tcp_keepalive_64", load.KeepAlive, exchangeService, 64},
-		{"tcp_keepalive_1", load.KeepAlive, exchangeService, 1},
-		{"tcp_connect_64", load.Connect, exchangeService, 64},
-		{"tcp_idle_3000", load.Idle, exchangeService, idleFlows},
+		{name: "tcp_bulk_up", mode: load.Up, service: sinkService, flows: 8},
+		{name: "tcp_bulk_down", mode: load.Down, service: sourceService, flows: 8},
+		{name: "tcp_keepalive_64", mode: load.KeepAlive, service: exchangeService, flows: 64},
+		{name: "tcp_keepalive_1", mode: load.KeepAlive, service: exchangeService, flows: 1},
+		{name: "tcp_connect_64", mode: load.Connect, service: exchangeService, flows: 64},
+		{name: "tcp_idle_3000", mode: load.Idle, service: exchangeService, flows: idleFlows},
+		{name: "udp_gso_1", service: datagramService, flows: 1, udp: run},
+		{name: "udp_gso_100", service: datagramService, flows: 100, udp: run},
+		{name: "udp_small_1", service: datagramService, flows: 1, udp: small},
+		{name: "udp_small_1000", service: datagramService, flows: 1000, udp: small},
+		{name: "udp_dns_1000", service: queryService, flows: queriesInFlight, udp: query},
 	}
+}
+
+// services are those that a proxy offers for the work.
+func (w work) services() []service {
+	if w.udp != nil {
+		return udpServices
+	}
+	return tcpServices
 }
 
 func workNames() []string {
@@ -72,7 +104,20 @@ const (
 	metricP99        = "p99"
 	metricMemory     = "memory" // per idle connection
 	metricFDs        = "fds"    // per idle connection
+
+	metricMaxRate   = "max_rate"  // the highest at which no datagram is lost
+	metricLoss      = "loss"      // as a share of what was sent
+	metricReordered = "reordered" // as a share of what arrived
 )
+
+// aside are the metrics that only tell how a measurement went.
+func aside(metric string) bool {
+	switch metric {
+	case metricBusy, metricOthers, metricLoss, metricReordered:
+		return true
+	}
+	return false
+}
 
 // sample is one figure of one measurement.
 type sample struct {
@@ -99,14 +144,21 @@ type counted struct {
 func (w work) samples(c counted, proxied bool) []sample {
 	var out []sample
 	units, perUnit, scale := float64(c.operations), "us/request", 1e-3
-	switch w.mode {
-	case load.Up, load.Down:
+	switch {
+	case w.udp != nil:
+		perUnit = "us/datagram"
+		unit := "datagrams/s"
+		if w.udp.ask {
+			perUnit, unit = "us/request", "requests/s"
+		}
+		out = append(out, sample{metricThroughput, units / c.seconds, unit})
+	case w.mode == load.Up, w.mode == load.Down:
 		units, perUnit, scale = float64(c.bytes)/1e9, "s/GB", 1e-9
 		out = append(out, sample{metricThroughput, float64(c.bytes) * 8 / 1e9 / c.seconds, "Gbit/s"})
-	case load.Connect:
+	case w.mode == load.Connect:
 		perUnit = "us/connection"
 		out = append(out, sample{metricThroughput, units / c.seconds, "connections/s"})
-	case load.KeepAlive, load.Idle:
+	default:
 		out = append(out, sample{metricThroughput, units / c.seconds, "requests/s"})
 	}
 	if c.p50NS > 0 {
