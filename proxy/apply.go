@@ -104,7 +104,7 @@ func (p *Proxy) openListeners(services []Service) (*opened, error) {
 					p.held[key] = &atomic.Int64{}
 				}
 				o.held[key] = p.holdUDP(key)
-				o.fds[key], err = openUDPListener(key, s.Mode == Intercept || key.addr.Addr().IsUnspecified(), p.overlaps(key), o.held[key])
+				o.fds[key], err = p.openUDPListener(key, s.Mode == Intercept || key.addr.Addr().IsUnspecified(), o.held[key])
 			default:
 				o.fds[key], err = openListener(key.addr, len(p.workers), p.overlaps(key))
 			}

@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"errors"
+	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"github.com/tproxyd/tproxyd/internal/eventloop"
 	"github.com/tproxyd/tproxyd/internal/sys"
@@ -11,15 +14,16 @@ import (
 // openUDPListener opens a socket for each worker on the address of key. Where
 // a worker still has one, because flows of an earlier configuration end on it,
 // that is kept and held has its descriptor, else -1.
-func openUDPListener(key listenKey, origDst bool, overlaps bool, held []int) ([]int, error) {
+func (p *Proxy) openUDPListener(key listenKey, origDst bool, held []int) ([]int, error) {
 	fds := make([]int, 0, len(held))
-	overlaps = overlaps || !allNegative(held)
-	if !overlaps {
+	if !p.overlaps(key) && allNegative(held) {
 		alone, err := sys.ListenUDP(key.addr, false, false)
-		if err != nil {
+		switch {
+		case err == nil:
+			sys.Close(alone)
+		case !errors.Is(err, unix.EADDRINUSE) || !p.repliesFrom(key.addr):
 			return nil, err
 		}
-		sys.Close(alone)
 	}
 	for i, fd := range held {
 		if fd < 0 {
@@ -32,6 +36,21 @@ func openUDPListener(key listenKey, origDst bool, overlaps bool, held []int) ([]
 		fds = append(fds, fd)
 	}
 	return fds, nil
+}
+
+// repliesFrom reports whether a flow's client socket is bound to a, or to an
+// address that a covers.
+func (p *Proxy) repliesFrom(a netip.AddrPort) bool {
+	var found atomic.Bool
+	p.each(func(w *worker) {
+		w.udp.flows.all(func(f *udpFlow) {
+			dest := f.dest.addrPort()
+			if f.fds[client] >= 0 && (dest == a || dest.Port() == a.Port() && a.Addr().IsUnspecified()) {
+				found.Store(true)
+			}
+		})
+	})
+	return found.Load()
 }
 
 func listenUDP(key listenKey, origDst bool) (int, error) {

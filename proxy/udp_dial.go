@@ -178,6 +178,12 @@ func (u *udpWorker) connectClient(f, old *udpFlow) drop {
 	if old != nil && old.part != nil && old.fds[client] >= 0 {
 		return u.takeClient(f, old)
 	}
+	// The client's next question would be lost in a socket that is closed with
+	// the answer to the last one.
+	if f.part.svc.Responses > 0 && u.rawSocket(f.dest.v4()) != nil {
+		f.raw = true
+		return dropNone
+	}
 	dest := f.dest.addrPort()
 	fd, e := u.socket(sys.Family(dest.Addr()))
 	if e != 0 {

@@ -181,6 +181,27 @@ func TestUDPEviction(t *testing.T) {
 	})
 }
 
+// TestUDPEvictionElsewhere has a worker whose limit other workers' flows have
+// reached: it gets room for the client that tries again.
+func TestUDPEvictionElsewhere(t *testing.T) {
+	s := udpVIP("dns", 53)
+	s.MaxFlows = 1
+	b := newBed(t, s)
+	b.datagramServer(mirror)
+	for range 20 { // some of which the kernel gives to the one worker, some to the other
+		c := b.talk(addrPort(lab.VIP4, 53))
+		eventually(t, func() bool {
+			if _, err := c.Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			n, err := c.Read(make([]byte, 10))
+			return err == nil && n == 1
+		}, "the client is served")
+	}
+	b.wantUDP("dns", func(n udpCounts) bool { return n.active == 1 && n.evicted == uint64(n.flows)-1 })
+}
+
 // TestUDPReload changes a service under a flow.
 func TestUDPReload(t *testing.T) {
 	s := udpVIP("dns", 53)
@@ -251,6 +272,25 @@ func TestUDPReload(t *testing.T) {
 		})
 		return left == 0
 	}, "the listeners are closed")
+}
+
+// TestUDPReloadOntoFlow adds a virtual IP that a flow of an intercept service
+// replies from.
+func TestUDPReloadOntoFlow(t *testing.T) {
+	everything, dns := udpIntercept(), udpVIP("dns", 53)
+	dns.Listen = []netip.AddrPort{addrPort(lab.ForeignIP4, 53)}
+	b := newBed(t, everything)
+	b.datagramServerOn(lab.ForeignIP4, 53, mirror)
+	b.datagramServer(func([]byte, netip.AddrPort) [][]byte { return [][]byte{[]byte("backend")} })
+	c := b.talk(addrPort(lab.ForeignIP4, 53))
+	ask(t, c, []byte("?"))
+	b.apply(Config{Services: []Service{everything, dns}, DrainTimeout: time.Minute})
+	if got := string(ask(t, c, []byte("still here"))); got != "still here" {
+		t.Errorf("got %q", got)
+	}
+	if got := string(ask(t, b.talk(addrPort(lab.ForeignIP4, 53)), []byte("?"))); got != "backend" {
+		t.Errorf("a new flow got %q", got)
+	}
 }
 
 // TestUDPDrain has a proxy that shuts down let flows go on.

@@ -8,18 +8,35 @@ func (u *udpWorker) admit(l *udpListener) bool {
 	// Two at a time, so that a limit that was lowered is reached.
 	for range 2 {
 		if most := l.part.svc.MaxFlows; most > 0 && stats.flows.Load() > int64(most) && !u.evict(l.table, evictService) {
-			return u.refuse(l)
+			return u.refuse(l, evictService)
 		}
 		if p.flows.Load() > p.maxFlows.Load() && !u.evict(u.fullest(), evictProcess) {
-			return u.refuse(l)
+			return u.refuse(l, evictProcess)
 		}
 	}
 	return true
 }
 
-func (u *udpWorker) refuse(l *udpListener) bool {
+// refuse takes back admit's count. All flows are other workers': one of them is
+// asked to make room for the client's next try.
+func (u *udpWorker) refuse(l *udpListener, why eviction) bool {
 	u.proxy.flows.Add(-1)
-	l.part.svc.stats.flows.Add(-1)
+	stats := l.part.svc.stats
+	stats.flows.Add(-1)
+	if u.asking || len(u.proxy.workers) == 1 {
+		return false
+	}
+	u.asking = true
+	u.asked++
+	other := u.proxy.workers[(u.id+1+u.asked%(len(u.proxy.workers)-1))%len(u.proxy.workers)]
+	other.loop.Post(func() {
+		if why == evictService {
+			other.udp.evict(other.udp.tables[stats], why)
+		} else {
+			other.udp.evict(other.udp.fullest(), why)
+		}
+		u.loop.Post(func() { u.asking = false })
+	})
 	return false
 }
 

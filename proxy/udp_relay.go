@@ -9,7 +9,7 @@ import (
 
 const (
 	streamDatagrams = 64      // so many from one socket make it worth to be set up for streams
-	streamBuffer    = 1 << 20 // SO_RCVBUF of such a socket
+	streamBuffer    = 4 << 20 // SO_RCVBUF of such a socket
 )
 
 // toUpstream passes on a datagram of f's client, or a run of them.

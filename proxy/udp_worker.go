@@ -37,8 +37,11 @@ type udpWorker struct {
 	home outbox
 	one  *sys.Sender // for what is sent singly
 
-	raws     [2]*sys.RawUDP // IPv4, IPv6; made when first used, as icmpOut
-	icmpOut  *sys.ICMP
+	raws    [2]*sys.RawUDP // IPv4, IPv6; made when first used, as icmpOut
+	icmpOut *sys.ICMP
+	asking  bool // another worker is to make room
+	asked   int  // how often
+
 	icmpLeft int   // ICMP errors that may still be sent
 	icmpFrom int64 // since when
 }
