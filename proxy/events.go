@@ -16,7 +16,7 @@ const (
 	eventMark                          // SO_MARK fails
 	eventOption                        // another option fails
 	eventReplyAddress                  // another socket has the address that replies of UDP flows come from
-	eventICMP                          // ICMP errors cannot be passed on
+	eventRaw                           // there is no raw socket
 	eventKinds
 )
 
@@ -26,7 +26,7 @@ var eventTexts = [eventKinds]string{
 	eventMark:         "upstream socket cannot be marked and is not used; grant CAP_NET_RAW (CAP_NET_ADMIN before kernel 5.17) or set daemon.mark = 0",
 	eventOption:       "socket option refused; the flow goes on without it",
 	eventReplyAddress: "the address that a UDP client spoke to belongs to another socket of this host; replies leave by a raw socket",
-	eventICMP:         "no raw socket for ICMP errors; clients are not told of them. Grant CAP_NET_RAW",
+	eventRaw:          "no raw socket: ICMP errors are not passed on, and replies cannot leave from an address that another socket has. Grant CAP_NET_RAW",
 }
 
 // event is one message.

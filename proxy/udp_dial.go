@@ -56,7 +56,8 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 	target := f.target()
 	keeps := f.policy == Client || f.policy == PreferClient
 	if keeps {
-		if u.ownsClient(f) || !u.proxy.tuples.claim(addrPair{f.client, f.to()}) {
+		// The socket of a client on this host has its address and port itself.
+		if f.local && f.part.svc.Mode == Intercept || !u.proxy.tuples.claim(addrPair{f.client, f.to()}) {
 			return dropConflict
 		}
 		f.source = f.client
@@ -84,13 +85,6 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 	u.closeSocket(f, upstream)
 	u.unclaim(f)
 	return openFailed(e)
-}
-
-// ownsClient reports whether the client of an intercepted flow is a program on
-// this host, whose own socket has the address and port that the upstream is to
-// see.
-func (u *udpWorker) ownsClient(f *udpFlow) bool {
-	return f.part.svc.Mode == Intercept && u.proxy.guard.isLocal(f.client.addrPort().Addr())
 }
 
 // socket opens a UDP socket. If descriptors have run out, the flow that is

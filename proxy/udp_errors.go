@@ -82,7 +82,7 @@ func (u *udpWorker) icmp() *sys.ICMP {
 	if u.icmpOut == nil {
 		out, err := sys.OpenICMP(u.proxy.mark.Load())
 		if err != nil {
-			u.proxy.report(event{kind: eventICMP, err: err})
+			u.proxy.report(event{kind: eventRaw, err: err})
 			return nil
 		}
 		u.icmpOut = out
@@ -99,7 +99,7 @@ func (u *udpWorker) rawSocket(v4 bool) *sys.RawUDP {
 	if u.raws[i] == nil {
 		raw, err := sys.OpenRawUDP(family, u.proxy.mark.Load())
 		if err != nil {
-			u.proxy.report(event{kind: eventReplyAddress, err: err})
+			u.proxy.report(event{kind: eventRaw, err: err})
 			return nil
 		}
 		u.raws[i] = raw

@@ -11,7 +11,7 @@ func (u *udpWorker) find(l *udpListener, key addrPair, from *sys.SockAddr, c *sy
 		if u.cameBack(l, key) {
 			return nil, dropLoop
 		}
-		return u.open(l, key, from, nil)
+		return u.open(l, key, from, c.Interface == loopbackIndex, nil)
 	case u.loopedBack(f, c):
 		u.end(f, Loop)
 		return nil, dropLoop
@@ -25,9 +25,9 @@ func (u *udpWorker) find(l *udpListener, key addrPair, from *sys.SockAddr, c *sy
 // towards every backend the client's address is still in use, by f or flows
 // like it, f goes on.
 func (u *udpWorker) succeed(f *udpFlow) (*udpFlow, drop) {
-	l, from := f.listener, f.peer
+	l, from, local := f.listener, f.peer, f.local
 	l.table.unbind(f)
-	next, why := u.open(l, f.key(), &from, f)
+	next, why := u.open(l, f.key(), &from, local, f)
 	if next == nil && f.part != nil {
 		l.table.bind(f)
 		if why == dropConflict {
@@ -51,7 +51,7 @@ func (u *udpWorker) cameBack(l *udpListener, key addrPair) bool {
 // its upstream and that a rule brought back. Under the source policies that
 // keep the client's address and port the two look the same, but only what this
 // host sends comes by its loopback interface, and such clients are not served
-// under these policies (see ownsClient).
+// under these policies (see tryUpstream).
 func (u *udpWorker) loopedBack(f *udpFlow, c *sys.Control) bool {
 	return c.Interface == loopbackIndex && f.part.svc.Mode == Intercept && (f.policy == Client || f.policy == PreferClient)
 }
@@ -61,7 +61,7 @@ func (u *udpWorker) loopedBack(f *udpFlow, c *sys.Control) bool {
 const loopbackIndex = 1
 
 // open begins the flow of key, after old if that is not nil.
-func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, old *udpFlow) (*udpFlow, drop) {
+func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local bool, old *udpFlow) (*udpFlow, drop) {
 	svc := l.part.svc
 	if l.closing || u.draining != 0 {
 		return nil, dropDraining
@@ -73,7 +73,7 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, old *
 	now := u.loop.Now()
 	f.part, f.listener, f.table, f.peer = l.part, l, l.table, *from
 	f.id, f.client, f.dest, f.accepted, f.lastActive = u.nextID, key.from, key.to, now, now
-	f.policy = svc.Source
+	f.policy, f.local = svc.Source, local
 	f.fds = [2]int32{-1, -1}
 	if u.proxy.gso {
 		f.segment = [2]int{maxSegment, maxSegment}
