@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"runtime"
 )
 
 // accounts compares what the daemon counted with what the client did.
@@ -76,11 +77,12 @@ func (d *demo) descriptors(ctx context.Context) {
 		if open, err = d.daemon.descriptors(); err != nil {
 			return err
 		}
-		if open.listeners == 0 || open.sockets > 0 {
-			return fmt.Errorf("%d sockets are open", open.sockets)
+		// A worker has at most two raw sockets for replies and two for errors.
+		if open.listeners == 0 || open.sockets > 0 || open.raw > 4*runtime.NumCPU() {
+			return fmt.Errorf("%d sockets and %d raw ones are open", open.sockets, open.raw)
 		}
 		return nil
 	})
-	d.out.check("descriptors", err == nil, "after %d connections and %d UDP flows: %d listeners, %d other sockets, %d pipe ends in the pool%s",
-		d.dials.Load(), d.questions.Load(), open.listeners, open.sockets, open.pipes, because(err))
+	d.out.check("descriptors", err == nil, "after %d connections and %d UDP flows: %d listeners, %d raw sockets, %d others, %d pipe ends in the pool%s",
+		d.dials.Load(), d.questions.Load(), open.listeners, open.raw, open.sockets, open.pipes, because(err))
 }

@@ -7,14 +7,19 @@ import (
 	"strings"
 )
 
-// descriptors counts those of a process by kind.
+// descriptors counts those of a process by kind. Raw sockets, by which the
+// workers send replies and ICMP errors of UDP flows and receive nothing, stay.
 type descriptors struct {
-	listeners, sockets, pipes int // a listener is not among the sockets
+	listeners, raw, sockets, pipes int // sockets are all others
 }
 
 func (dm *daemon) descriptors() (open descriptors, err error) {
 	proc := fmt.Sprintf("/proc/%d", dm.pid())
 	listening, err := listeners(proc)
+	if err != nil {
+		return open, err
+	}
+	raw, err := rawSockets(proc)
 	if err != nil {
 		return open, err
 	}
@@ -27,9 +32,14 @@ func (dm *daemon) descriptors() (open descriptors, err error) {
 		// One that has been closed in the meantime is of no kind.
 		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
 		kind, id, _ := strings.Cut(target, ":")
-		switch _, listens := listening[strings.Trim(id, "[]")]; {
+		id = strings.Trim(id, "[]")
+		_, listens := listening[id]
+		_, isRaw := raw[id]
+		switch {
 		case kind == "socket" && listens:
 			open.listeners++
+		case kind == "socket" && isRaw:
+			open.raw++
 		case kind == "socket":
 			open.sockets++
 		case kind == "pipe":
@@ -43,14 +53,26 @@ func (dm *daemon) descriptors() (open descriptors, err error) {
 // process, given by its directory, and the UDP sockets that take datagrams from
 // anybody: their addresses by their inodes, both as proc_pid_net(5) shows them.
 func listeners(proc string) (map[string]string, error) {
-	const (
-		address, state, inode = 1, 3, 9    // columns
-		listening, anybody    = "0A", "07" // TCP_LISTEN, TCP_CLOSE
-	)
-	found := map[string]string{}
-	for file, want := range map[string]string{
+	return inState(proc, map[string]string{
 		"net/tcp": listening, "net/tcp6": listening, "net/udp": anybody, "net/udp6": anybody,
-	} {
+	})
+}
+
+// rawSockets is the same for raw sockets.
+func rawSockets(proc string) (map[string]string, error) {
+	return inState(proc, map[string]string{"net/raw": anybody, "net/raw6": anybody})
+}
+
+const (
+	listening = "0A" // TCP_LISTEN
+	anybody   = "07" // TCP_CLOSE
+)
+
+// inState returns the sockets in files that have the state there.
+func inState(proc string, files map[string]string) (map[string]string, error) {
+	const address, state, inode = 1, 3, 9 // columns
+	found := map[string]string{}
+	for file, want := range files {
 		text, err := os.ReadFile(filepath.Join(proc, file))
 		if err != nil {
 			return nil, err
