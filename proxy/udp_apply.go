@@ -55,12 +55,17 @@ func (p *Proxy) repliesFrom(a netip.AddrPort) bool {
 
 func listenUDP(key listenKey, origDst bool) (int, error) {
 	fd, err := sys.ListenUDP(key.addr, true, origDst)
-	if err != nil || !origDst {
-		return fd, err
+	if err != nil {
+		return -1, err
 	}
-	if e := sys.SetPacketInfo(fd, sys.Family(key.addr.Addr())); e != 0 {
+	// Without original destinations, replies leave by this socket.
+	name, set := "setsockopt(IP_RECVERR)", sys.SetRecvErr
+	if origDst {
+		name, set = "setsockopt(IP_PKTINFO)", sys.SetPacketInfo
+	}
+	if e := set(fd, sys.Family(key.addr.Addr())); e != 0 {
 		sys.Close(fd)
-		return -1, os.NewSyscallError("setsockopt(IP_PKTINFO)", e)
+		return -1, os.NewSyscallError(name, e)
 	}
 	return fd, nil
 }

@@ -37,6 +37,28 @@ func (u *udpWorker) readErrors(f *udpFlow, side int) {
 	}
 }
 
+// readListenerErrors takes the ICMP errors about replies that left by l. What
+// routers say of the path's MTU goes on to the upstream: for packets with a
+// source that is not its own the kernel does not keep it (IPv4). Other errors
+// are ignored, as anybody could make them up to end others' flows.
+func (u *udpWorker) readListenerErrors(l *udpListener) {
+	var payload [icmpHead]byte
+	for {
+		se, e := sys.ReadError(l.fd, payload[:])
+		if e != 0 {
+			break
+		}
+		f := l.table.flows[addrPair{endpointOf(&se.Dest), l.addr}]
+		if f == nil || se.Errno != unix.EMSGSIZE || se.Origin == unix.SO_EE_ORIGIN_LOCAL {
+			continue
+		}
+		f.part.shard.udp.dropped[dropTooBig].Add(1)
+		mtu := int(se.Info)
+		u.tellTooBig(f.target(), f.source.addrPort(), max(mtu, len(se.Payload)), mtu, se.Payload)
+	}
+	sys.SocketError(l.fd)
+}
+
 // clientError handles an error of f's own client socket. ECONNREFUSED says that
 // the client has closed its port.
 func (u *udpWorker) clientError(f *udpFlow, e sys.Errno) {

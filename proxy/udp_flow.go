@@ -46,6 +46,7 @@ func (f *udpFlow) key() addrPair { return addrPair{f.client, f.dest} }
 type udpTable struct {
 	flows map[addrPair]*udpFlow
 	lists [2]udpList // unconfirmed, confirmed
+	size  int        // of both
 }
 
 const (
@@ -92,12 +93,14 @@ func (t *udpTable) list(f *udpFlow) *udpList {
 func (t *udpTable) add(f *udpFlow) {
 	t.bind(f)
 	t.list(f).add(f)
+	t.size++
 }
 
 // remove takes out a flow that ends.
 func (t *udpTable) remove(f *udpFlow) {
 	t.unbind(f)
 	t.list(f).remove(f)
+	t.size--
 }
 
 // bind has the client's next datagram find f.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -262,15 +263,15 @@ func TestUDPReload(t *testing.T) {
 	b.apply(c2)
 	b.wantEnds("dns", Drained, 3)
 	eventually(t, func() bool {
-		left := 0
+		var left atomic.Int64
 		b.proxy.each(func(w *worker) {
 			for _, l := range w.udp.listeners {
 				if l != nil {
-					left++
+					left.Add(1)
 				}
 			}
 		})
-		return left == 0
+		return left.Load() == 0
 	}, "the listeners are closed")
 }
 

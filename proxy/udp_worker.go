@@ -82,6 +82,9 @@ func (u *udpWorker) start() {
 func (u *udpWorker) event(tag eventloop.Tag, events uint32) {
 	if tag.Slot >= udpListeners {
 		if l := u.listeners[tag.Slot-udpListeners]; l != nil {
+			if events&unix.EPOLLERR != 0 {
+				u.readListenerErrors(l)
+			}
 			u.serve(l)
 		}
 		return
