@@ -305,6 +305,29 @@ func TestClock(t *testing.T) {
 	})
 }
 
+// TestSkip lets an hour go by.
+func TestSkip(t *testing.T) {
+	var timer Timer
+	due := make(chan struct{})
+	l := start(t, &handler{expired: func(*Timer) { close(due) }})
+	var wall time.Time
+	on(t, l, func() {
+		wall = l.Wall(l.Now())
+		l.Schedule(&timer, l.Now()+int64(time.Hour))
+		l.Skip(time.Hour)
+	})
+	select {
+	case <-due:
+	case <-time.After(patience):
+		t.Fatal("the timer is not due after an hour")
+	}
+	on(t, l, func() {
+		if gone := l.Wall(l.Now()).Sub(wall); gone < 0 || gone > 2*patience {
+			t.Errorf("the wall clock moved by %v", gone)
+		}
+	})
+}
+
 // TestSleepingLoop runs the garbage collector while a loop sleeps: a raw system
 // call that sleeps would hold it up.
 func TestSleepingLoop(t *testing.T) {
