@@ -1,7 +1,6 @@
 package load
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -104,15 +103,7 @@ func (b *Backend) Run() error {
 	if err := b.answer(); err != nil {
 		return err
 	}
-	for {
-		err := b.loop.wait(-1, b.handle, b.command)
-		if errors.Is(err, errEnd) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return b.loop.serve(b.handle, b.command)
 }
 
 func (b *Backend) command(line string) error {

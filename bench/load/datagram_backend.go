@@ -105,15 +105,7 @@ func (b *DatagramBackend) Run() error {
 	if err := b.answer(); err != nil {
 		return err
 	}
-	for {
-		err := b.loop.wait(-1, b.handle, b.command)
-		if errors.Is(err, errEnd) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return b.loop.serve(b.handle, b.command)
 }
 
 func (b *DatagramBackend) command(line string) error {

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -126,15 +125,7 @@ func (c *DatagramClient) Run() error {
 	if err := c.answer(); err != nil {
 		return err
 	}
-	for {
-		err := c.loop.wait(-1, c.handle, c.command)
-		if errors.Is(err, errEnd) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return c.loop.serve(c.handle, c.command)
 }
 
 func (c *DatagramClient) command(line string) error {

@@ -56,6 +56,19 @@ func (l *loop) now() int64 { return int64(time.Since(l.started)) }
 // errEnd is what wait returns at the end of the standard input.
 var errEnd = errors.New("standard input ended")
 
+// serve handles events until the standard input ends.
+func (l *loop) serve(ready func(fd int, events uint32), command func(string) error) error {
+	for {
+		err := l.wait(-1, ready, command)
+		if errors.Is(err, errEnd) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // wait handles one batch of events. It returns errEnd when the parent is gone.
 func (l *loop) wait(timeout time.Duration, ready func(fd int, events uint32), command func(string) error) error {
 	ms := -1

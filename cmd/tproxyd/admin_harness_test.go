@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -140,5 +141,33 @@ func closeAll[C io.Closer](t *testing.T, conns ...C) {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// want compares the sum of a metric's samples that have the labels.
+func (m metrics) want(t *testing.T, value float64, name string, labels ...string) {
+	t.Helper()
+	if got := m.sum("tproxyd_"+name, labels...); got != value {
+		t.Errorf("tproxyd_%s%v is %v, want %v", name, labels, got, value)
+	}
+}
+
+// wantWellFormed compares the labels of metrics with what is promised, and has
+// promtool look at all of them.
+func (d *process) wantWellFormed(m metrics, promised map[string][]string) {
+	d.t.Helper()
+	for name, labels := range promised {
+		if got := m.labelNames(name); m[name] == nil || !slices.Equal(got, labels) {
+			d.t.Errorf("%s has the labels %v, want %v", name, got, labels)
+		}
+	}
+	page, err := d.get("/metrics")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	check := exec.CommandContext(d.t.Context(), netnstest.Need(d.t, "promtool", "prometheus"), "check", "metrics")
+	check.Stdin = strings.NewReader(page)
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		d.t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
@@ -61,7 +60,6 @@ func (b *bed) exchange(target string, n int) {
 
 // TestMetrics compares the counters with what has been done, to the byte.
 func TestMetrics(t *testing.T) {
-	promtool := netnstest.Need(t, "promtool", "prometheus")
 	b := newBed(t)
 	d := b.start(configuration("", ""), options{})
 	const small, large = 100, 3 << 20
@@ -118,24 +116,9 @@ func TestMetrics(t *testing.T) {
 		{0, "access_log_dropped_total", nil},
 		{1, "config_last_reload_success", nil},
 	} {
-		if got := m.sum("tproxyd_"+want.name, want.labels...); got != want.value {
-			t.Errorf("tproxyd_%s%v is %v, want %v", want.name, want.labels, got, want.value)
-		}
+		m.want(t, want.value, want.name, want.labels...)
 	}
-	for name, labels := range promised {
-		if got := m.labelNames(name); m[name] == nil || !slices.Equal(got, labels) {
-			t.Errorf("%s has the labels %v, want %v", name, got, labels)
-		}
-	}
-	page, err := d.get("/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := b.Proxy.Command(t.Context(), promtool, "check", "metrics")
-	check.Stdin = strings.NewReader(page)
-	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("promtool check metrics: %v\n%s", err, out)
-	}
+	d.wantWellFormed(m, promised)
 }
 
 // TestStatus compares the status page and its JSON with what is going on.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +55,6 @@ func udpBed(t *testing.T) *bed {
 // TestUDPMetrics compares the counters with what has been done, and has both
 // protocols on one address.
 func TestUDPMetrics(t *testing.T) {
-	promtool := netnstest.Need(t, "promtool", "prometheus")
 	b := udpBed(t)
 	text := configuration("max_flows = 100", "") + udpService("dns", 53, "responses = 1") + udpService("web-udp", 80) + egressUDP
 	d := b.start(text, options{})
@@ -98,24 +96,9 @@ func TestUDPMetrics(t *testing.T) {
 		{2, "udp_offload_supported", nil},
 		{1, "connections_total", nil},
 	} {
-		if got := m.sum("tproxyd_"+want.name, want.labels...); got != want.value {
-			t.Errorf("tproxyd_%s%v is %v, want %v", want.name, want.labels, got, want.value)
-		}
+		m.want(t, want.value, want.name, want.labels...)
 	}
-	for name, labels := range promisedUDP {
-		if got := m.labelNames(name); m[name] == nil || !slices.Equal(got, labels) {
-			t.Errorf("%s has the labels %v, want %v", name, got, labels)
-		}
-	}
-	page, err := d.get("/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := b.Proxy.Command(t.Context(), promtool, "check", "metrics")
-	check.Stdin = strings.NewReader(page)
-	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("promtool check metrics: %v\n%s", err, out)
-	}
+	d.wantWellFormed(m, promisedUDP)
 	d.wantUDPStatus(2, 4, 100)
 	if code := d.terminateNow(); code != exitOK {
 		t.Errorf("exit code %d\n%s", code, &d.stderr)
