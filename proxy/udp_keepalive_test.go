@@ -40,5 +40,5 @@ func TestUDPKeepalives(t *testing.T) {
 
 // later lets d go by for all workers.
 func (b *bed) later(d time.Duration) {
-	b.proxy.each(func(w *worker) { w.loop.Skip(d) })
+	b.proxy.each(func(w *worker) { w.loop.Advance(d) })
 }

@@ -159,6 +159,9 @@ func (u *udpWorker) fromUpstream(f *udpFlow) {
 			if u.accept(f, upstream, len(data), &c) {
 				u.reply(f, data, &c)
 			}
+			if f.part == nil {
+				return // the client's port is closed
+			}
 		}
 		u.speedUp(f, upstream)
 		if n < room {
@@ -190,7 +193,7 @@ func (u *udpWorker) reply(f *udpFlow, data []byte, c *sys.Control) {
 	} else {
 		u.put(&u.home, f, upstream, data, c)
 	}
-	if f.answered() && !f.ending {
+	if f.part != nil && f.answered() && !f.ending {
 		f.ending = true
 		u.ended = append(u.ended, f)
 	}

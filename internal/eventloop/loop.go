@@ -88,9 +88,9 @@ func (l *Loop) Clock() int64 { return int64(time.Since(l.start)) }
 // Wall turns a time of Now into wall-clock time.
 func (l *Loop) Wall(at int64) time.Time { return l.start.Add(time.Duration(at)) }
 
-// Skip moves the clock forward by d, so that a test need not wait for a timer.
+// Advance moves the clock forward by d, so that a test need not wait for a timer.
 // It is called on the loop's goroutine.
-func (l *Loop) Skip(d time.Duration) { l.start = l.start.Add(-d) }
+func (l *Loop) Advance(d time.Duration) { l.start = l.start.Add(-d) }
 
 func (l *Loop) tick() { l.now = l.Clock() }
 

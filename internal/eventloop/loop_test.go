@@ -305,8 +305,8 @@ func TestClock(t *testing.T) {
 	})
 }
 
-// TestSkip lets an hour go by.
-func TestSkip(t *testing.T) {
+// TestAdvance lets an hour go by.
+func TestAdvance(t *testing.T) {
 	var timer Timer
 	due := make(chan struct{})
 	l := start(t, &handler{expired: func(*Timer) { close(due) }})
@@ -314,7 +314,7 @@ func TestSkip(t *testing.T) {
 	on(t, l, func() {
 		wall = l.Wall(l.Now())
 		l.Schedule(&timer, l.Now()+int64(time.Hour))
-		l.Skip(time.Hour)
+		l.Advance(time.Hour)
 	})
 	select {
 	case <-due:
