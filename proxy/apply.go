@@ -36,6 +36,11 @@ func (p *Proxy) Apply(c Config) error {
 	if err := p.guard.checkBackends(c.Services, own); err != nil {
 		return err
 	}
+	for _, s := range c.Services {
+		if _, err := balance.NewPool(s.balancing(nil)); err != nil {
+			return fmt.Errorf("service %q: %w", s.Name, err)
+		}
+	}
 	opened, err := p.openListeners(c.Services)
 	if err == nil {
 		if err = p.setLimits(c, p.leaving(own)); err != nil {
@@ -233,16 +238,36 @@ func (p *Proxy) newService(s Service, c Config) *service {
 	if s.Mode == Intercept {
 		svc.mark = c.Mark
 	}
+	svc.pool, _ = balance.NewPool(s.balancing(st)) // Apply has tried it
+	svc.hashes = s.Balance == balance.Maglev || s.Balance == balance.SourceHash
+	var members [poolCount][]int
 	for i, b := range s.Backends {
 		svc.targets = append(svc.targets, newEndpoint(b.Addr))
 		own := poolV4
 		if b.Addr.Addr().Is6() {
 			own = poolV6
 		}
-		svc.pools[own] = append(svc.pools[own], i)
-		svc.pools[poolAny] = append(svc.pools[poolAny], i)
+		members[own] = append(members[own], i)
+		members[poolAny] = append(members[poolAny], i)
+	}
+	for i := range members {
+		svc.views[i] = svc.pool.View(members[i])
 	}
 	return svc
+}
+
+// balancing describes how flows are shared among the backends of s. The flows
+// that stats knows of count.
+func (s *Service) balancing(stats *serviceStats) balance.Config {
+	c := balance.Config{Algorithm: s.Balance, Hash: s.Hash, TableSize: s.TableSize, Seed: s.Seed}
+	for _, b := range s.Backends {
+		m := balance.Member{Name: b.Name, Weight: b.Weight, Backup: b.Backup}
+		if stats != nil {
+			m.Load = &stats.backend(b.Name).load
+		}
+		c.Members = append(c.Members, m)
+	}
+	return c
 }
 
 // newPart is w's part of svc.
@@ -258,10 +283,8 @@ func (w *worker) newPart(svc *service) *part {
 	for _, name := range names {
 		pt.backends = append(pt.backends, svc.stats.backend(name).shards[w.id])
 	}
-	for i, pool := range svc.pools {
-		if len(pool) > 0 {
-			pt.pickers[i] = balance.NewRoundRobin(len(pool), w.id)
-		}
+	for i, v := range svc.views {
+		pt.pickers[i] = v.Selector(w.id)
 	}
 	return pt
 }

@@ -234,7 +234,7 @@ func (w *worker) closeLeg(f *flow, side int, abort bool) {
 func (w *worker) end(f *flow, why Reason) {
 	abort := why != ClientClose && why != UpstreamClose
 	if f.state == connecting || f.connected != 0 {
-		f.backend.active.Add(-1)
+		f.vacate()
 	}
 	w.closeLeg(f, client, abort)
 	w.closeLeg(f, upstream, abort)

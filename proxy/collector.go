@@ -17,6 +17,7 @@ const (
 	metricDuration          = "tproxyd_connection_duration_seconds"
 	metricConflicts         = "tproxyd_source_conflicts_total"
 	metricBackendTries      = "tproxyd_backend_connections_total"
+	metricBackendWeight     = "tproxyd_backend_weight"
 	metricBackendActive     = "tproxyd_backend_connections_active"
 	metricBackendConnect    = "tproxyd_backend_connect_seconds"
 	metricPauses            = "tproxyd_accept_pauses_total"
@@ -61,6 +62,7 @@ func NewCollector(p *Proxy) *Collector {
 		{metricDuration, "Time from accept to end of a connection.", []string{"service"}},
 		{metricConflicts, "Connections and UDP flows whose source address and port were in use towards the backend.", []string{"service"}},
 		{metricBackendTries, "Tries to connect to a backend, by the result. Of UDP flows: ok is a first reply, timeout the end without one.", []string{"service", "backend", "result"}},
+		{metricBackendWeight, "Weight of a backend among those of its service, 0 to 256.", []string{"service", "backend"}},
 		{metricBackendActive, "Connections and UDP flows open to a backend, or being opened.", []string{"service", "backend"}},
 		{metricBackendConnect, "Time of successful connects to a backend, and of UDP flows to the first reply.", []string{"service", "backend"}},
 		{metricPauses, "Pauses of accepting connections, by the reason.", []string{"reason"}},
@@ -100,6 +102,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		c.service(ch, s)
 		for name, b := range s.snapshot() {
 			c.backend(ch, s.name, name, b)
+		}
+	}
+	for _, svc := range c.proxy.view.Load().services {
+		for i, b := range svc.Backends {
+			c.gauge(ch, metricBackendWeight, float64(svc.pool.State(i).Weight), svc.Name, b.Name)
 		}
 	}
 	c.workers(ch)

@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"time"
+
+	"github.com/tproxyd/tproxyd/internal/balance"
 )
 
 // Protocol is the transport protocol of a service.
@@ -81,7 +83,12 @@ type Service struct {
 	Source      Source
 	IdleTimeout time.Duration // nothing in either direction; 0: none
 	MaxLifetime time.Duration // 0: none
-	Backends    []Backend
+
+	Backends  []Backend
+	Balance   balance.Algorithm
+	Hash      balance.Hash // of Maglev
+	TableSize int          // of Maglev; 0: balance.DefaultTableSize
+	Seed      uint64       // of Maglev and SourceHash; the same on nodes that are to choose alike
 
 	// Of TCP services.
 	ConnectTimeout   time.Duration // for one try; must be positive
@@ -100,6 +107,8 @@ type Service struct {
 
 // Backend is one server of a service.
 type Backend struct {
-	Name string // unique within the service; the metrics label
-	Addr netip.AddrPort
+	Name   string // unique within the service; the metrics label
+	Addr   netip.AddrPort
+	Weight int  // 0 to balance.MaxWeight; 0: no new flows
+	Backup bool // chosen only when no other backend is left
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/balance"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -33,18 +34,37 @@ func (w *worker) connect(f *flow) {
 // pick chooses a backend that f has not tried and that can be reached from its
 // source address.
 func (w *worker) pick(f *head) (int, bool) {
-	p := f.part.pickers[f.pool()]
-	if p == nil {
-		return 0, false
+	s := f.part.pickers[f.pool()]
+	if !f.part.svc.hashes {
+		return s.Pick(nil, &f.tried)
 	}
-	return p.Pick(&f.tried)
+	k := balance.Key{Client: f.client.addrPort(), Destination: f.dest.addrPort(), Protocol: unix.IPPROTO_TCP}
+	if f.part.svc.Protocol == UDP {
+		k.Protocol = unix.IPPROTO_UDP
+	}
+	return s.Pick(&k, &f.tried)
 }
 
-// use makes number i of f's pool its upstream.
+// occupy counts f as a flow of its backend.
+func (f *head) occupy() {
+	f.backend.active.Add(1)
+	if len(f.part.svc.Backends) > 0 {
+		f.part.svc.pool.Acquire(int(f.choice)) // without a limit it cannot fail
+	}
+}
+
+// vacate takes back occupy.
+func (f *head) vacate() {
+	f.backend.active.Add(-1)
+	if len(f.part.svc.Backends) > 0 {
+		f.part.svc.pool.Release(int(f.choice))
+	}
+}
+
+// use makes backend number i the upstream of f.
 func (w *worker) use(f *head, i int) {
 	f.tried.Add(i)
-	n := f.part.svc.pools[f.pool()][i]
-	f.choice, f.backend = uint16(n), f.part.backends[n]
+	f.choice, f.backend = uint16(i), f.part.backends[i]
 }
 
 // dial makes the upstream socket, gives it its source and starts connecting.
@@ -81,7 +101,7 @@ func (w *worker) dial(f *flow) {
 		return
 	}
 	f.state = connecting
-	f.backend.active.Add(1)
+	f.occupy()
 	f.deadline = w.loop.Now() + int64(f.part.svc.ConnectTimeout)
 	w.loop.Schedule(&f.timer, f.due())
 }
@@ -236,7 +256,7 @@ func (w *worker) connectFailed(f *flow, e sys.Errno) {
 // dropUpstream closes an upstream socket that did not get connected.
 func (w *worker) dropUpstream(f *flow) {
 	if f.state == connecting {
-		f.backend.active.Add(-1)
+		f.vacate()
 	}
 	f.state = waiting
 	w.unguard(f)

@@ -34,7 +34,7 @@ func Example() {
 	err = p.Apply(proxy.Config{Services: []proxy.Service{{
 		Name: "web", Mode: proxy.VIP, Source: proxy.Host, ConnectTimeout: time.Second,
 		Listen:   []netip.AddrPort{vip},
-		Backends: []proxy.Backend{{Name: "a", Addr: netip.MustParseAddrPort(backend.Addr().String())}},
+		Backends: []proxy.Backend{{Name: "a", Addr: netip.MustParseAddrPort(backend.Addr().String()), Weight: 1}},
 	}}})
 	if err != nil {
 		fmt.Println(err)

@@ -167,8 +167,15 @@ func pool(ip string, ports ...int) []Backend {
 	}
 	var all []Backend
 	for _, p := range ports {
-		all = append(all, Backend{Name: fmt.Sprintf("b%d", p), Addr: addrPort(server, p)})
+		all = append(all, Backend{Name: fmt.Sprintf("b%d", p), Addr: addrPort(server, p), Weight: 1})
 	}
+	return all
+}
+
+// bothPools returns the server's port in both families.
+func bothPools(port int) []Backend {
+	all := append(pool(lab.VIP4, port), pool(lab.VIP6, port)...)
+	all[1].Name += "-v6"
 	return all
 }
 

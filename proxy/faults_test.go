@@ -135,7 +135,7 @@ func TestUnreachable(t *testing.T) {
 		if ip == lab.VIP6 {
 			gone = "2001:db8:dead::1"
 		}
-		s.Backends = []Backend{{Name: "gone", Addr: addrPort(gone, 80)}}
+		s.Backends = []Backend{{Name: "gone", Addr: addrPort(gone, 80), Weight: 1}}
 		b := newBed(t, s)
 		b.wantRefused(addrPort(ip, 80))
 		b.ends("web", map[Reason]uint64{ConnectUnreachable: 1})

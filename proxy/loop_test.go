@@ -224,7 +224,7 @@ func TestBackendIsListener(t *testing.T) {
 	} {
 		s := vip("web", 80)
 		s.Listen = []netip.AddrPort{netip.MustParseAddrPort(tt.listen)}
-		s.Backends = []Backend{{Name: "b", Addr: netip.MustParseAddrPort(tt.backend)}}
+		s.Backends = []Backend{{Name: "b", Addr: netip.MustParseAddrPort(tt.backend), Weight: 1}}
 		if err := b.proxy.Apply(Config{Services: []Service{s}}); (err == nil) != tt.ok {
 			t.Errorf("listen %s, backend %s: %v", tt.listen, tt.backend, err)
 		}

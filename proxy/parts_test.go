@@ -134,7 +134,7 @@ func TestBufferPool(t *testing.T) {
 // TestPipesTooSmall has a kernel that gives pipes of two pages, as it does to a
 // user who has spent fs.pipe-user-pages-soft.
 func TestPipesTooSmall(t *testing.T) {
-	before := openDescriptors(t)
+	before := descriptors(t)
 	opened, size := 0, pipeLeast
 	p := pipePool{max: 10, stats: &workerStats{}, open: func(asked int) (sys.Pipe, error) {
 		opened++
@@ -161,13 +161,13 @@ func TestPipesTooSmall(t *testing.T) {
 	}
 	p.put(q)
 	p.trim()
-	if n := openDescriptors(t) - before; n != 0 {
+	if n := openedSince(t, before); n != 0 {
 		t.Errorf("%d descriptors left", n)
 	}
 }
 
 func TestPipePool(t *testing.T) {
-	before := openDescriptors(t)
+	before := descriptors(t)
 	const most = idlePipes + 4
 	p := pipePool{open: sys.NewPipe, max: most, stats: &workerStats{}}
 	var lent []*pipe
@@ -196,7 +196,7 @@ func TestPipePool(t *testing.T) {
 			t.Error("a pipe with bytes in it is kept")
 		}
 	}
-	if n := openDescriptors(t) - before; n != 2*idlePipes {
+	if n := openedSince(t, before); n != 2*idlePipes {
 		t.Errorf("%d descriptors open, want %d", n, 2*idlePipes)
 	}
 	kept := p.idle[idlePipes-1]
@@ -206,7 +206,7 @@ func TestPipePool(t *testing.T) {
 		p.put(q)
 	}
 	p.trim()
-	if n := openDescriptors(t) - before; n != 0 || p.stats.pipesIdle.Load() != 0 || p.stats.pipesLent.Load() != 0 {
+	if n := openedSince(t, before); n != 0 || p.stats.pipesIdle.Load() != 0 || p.stats.pipesLent.Load() != 0 {
 		t.Errorf("%d descriptors, %d idle and %d lent after trim, want none",
 			n, p.stats.pipesIdle.Load(), p.stats.pipesLent.Load())
 	}

@@ -148,18 +148,24 @@ func TestIdleDescriptors(t *testing.T) {
 		w.pipes.trim()
 	})
 	// The clients' and the servers' sockets are in this process as well.
-	got := 0
-	for file := range descriptors(t) {
-		if !start[file] { // what an earlier test closes late does not count
-			got++
-		}
-	}
-	if got != 4*n {
+	if got := openedSince(t, start); got != 4*n {
 		t.Errorf("%d idle flows hold %d descriptors, want %d", n, got-2*n, 2*n)
 	}
 }
 
 func openDescriptors(t *testing.T) int { return len(descriptors(t)) }
+
+// openedSince counts what has been opened since before, and is still open. What
+// earlier tests close late does not count.
+func openedSince(t *testing.T, before map[string]bool) (n int) {
+	t.Helper()
+	for file := range descriptors(t) {
+		if !before[file] {
+			n++
+		}
+	}
+	return n
+}
 
 // descriptors returns what is open, by descriptor and file.
 func descriptors(t *testing.T) map[string]bool {

@@ -28,7 +28,7 @@ const (
 	SourceConflict                   // the 4-tuple is in use
 	SourceDenied                     // the kernel refuses the source address
 	PortsExhausted                   // no free port for the source address
-	NoBackend                        // no backend of the client's address family
+	NoBackend                        // no backend of the client's address family, or none with a weight
 	Loop                             // the destination is the proxy itself
 	ResourcesExhausted               // no descriptor or no memory for the upstream socket
 	reasonCount

@@ -165,10 +165,10 @@ func TestReloadRemoves(t *testing.T) {
 func TestReloadMoves(t *testing.T) {
 	one, all := vip("one", 80), vip("all", 80)
 	two := vip("two", 80)
-	two.Backends = append(pool(lab.VIP4, 81), pool(lab.VIP6, 81)...)
+	two.Backends = bothPools(81)
 	two.Listen = append(two.Listen, addrPort(lab.VIP4, 82))
 	all.Listen = []netip.AddrPort{addrPort("0.0.0.0", 80), addrPort("::", 80)}
-	all.Backends = append(pool(lab.VIP4, 82), pool(lab.VIP6, 82)...)
+	all.Backends = bothPools(82)
 	b := newBed(t, one)
 	b.server(80, name("one"))
 	b.server(81, name("two"))
@@ -205,7 +205,7 @@ func TestApplyRefused(t *testing.T) {
 		defer sys.Close(theirs)
 		flow := b.dial(addrPort(ip, 80))
 		mustPing(t, flow)
-		before := openDescriptors(t)
+		before := descriptors(t)
 		second := vip("second", 81)
 		second.Listen = append(second.Listen, addrPort(ip, 82))
 		for _, tt := range []struct {
@@ -227,12 +227,12 @@ func TestApplyRefused(t *testing.T) {
 			}
 		}
 		looped := vip("web", 80)
-		looped.Backends = append(looped.Backends, Backend{Name: "self", Addr: addrPort(ip, 80)})
+		looped.Backends = append(looped.Backends, Backend{Name: "self", Addr: addrPort(ip, 80), Weight: 1})
 		if err := b.proxy.Apply(Config{Services: []Service{looped}}); err == nil || !strings.Contains(err.Error(), "itself") {
 			t.Errorf("backend that is the service: %v", err)
 		}
-		if after := openDescriptors(t); after != before {
-			t.Errorf("%d descriptors, %d before", after, before)
+		if n := openedSince(t, before); n != 0 {
+			t.Errorf("%d descriptors more than before", n)
 		}
 		if all := b.proxy.Services(); len(all) != 1 || all[0].Name != "web" {
 			t.Errorf("services %+v", all)

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tproxyd/tproxyd/internal/balance"
 )
 
 // The relay paths, by which bytes are counted.
@@ -104,6 +106,7 @@ func newServiceStats(name string, workers int) *serviceStats {
 
 // backendTotals are a backend's counters, by worker.
 type backendTotals struct {
+	load   balance.Load // flows of all workers, for the choice
 	shards []*backendStats
 }
 

@@ -173,7 +173,7 @@ func (f *udpFlow) moveTo(pt *part) bool {
 	}
 	old := f.part.svc.Backends[f.choice]
 	for i, b := range pt.svc.Backends {
-		if b == old {
+		if b.Name == old.Name && b.Addr == old.Addr {
 			f.part, f.choice = pt, uint16(i)
 			return true
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/tproxyd/tproxyd/internal/balance"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ func (u *udpWorker) connectUpstream(f *udpFlow) drop {
 		return u.dialUDP(f)
 	}
 	why := dropNoBackend
-	for {
+	for f.tried.Len() < balance.MaxTries {
 		i, ok := u.pick(&f.head)
 		if !ok {
 			return why
@@ -30,6 +31,7 @@ func (u *udpWorker) connectUpstream(f *udpFlow) drop {
 		default:
 		}
 	}
+	return why
 }
 
 // dialUDP makes the upstream socket of f, or says why it cannot be.

@@ -68,7 +68,7 @@ func (u *udpWorker) end(f *udpFlow, why Reason) {
 	u.closeSockets(f)
 	f.table.remove(f)
 	u.loop.Cancel(&f.timer)
-	f.backend.active.Add(-1)
+	f.vacate()
 	now := u.loop.Now()
 	pt.shard.udp.closed[why].Add(1)
 	pt.shard.udp.duration.observe(time.Duration(now - f.accepted))

@@ -20,8 +20,8 @@ func udpVIP(name string, port int) Service {
 		IdleTimeout: time.Minute, UnrepliedTimeout: 30 * time.Second,
 		Listen: []netip.AddrPort{addrPort(lab.VIP4, port), addrPort(lab.VIP6, port)},
 		Backends: []Backend{
-			{Name: "a4", Addr: addrPort(lab.ServerIP4, port)},
-			{Name: "a6", Addr: addrPort(lab.ServerIP6, port)},
+			{Name: "a4", Addr: addrPort(lab.ServerIP4, port), Weight: 1},
+			{Name: "a6", Addr: addrPort(lab.ServerIP6, port), Weight: 1},
 		},
 	}
 }

@@ -157,7 +157,7 @@ func TestUDPHostUnreachable(t *testing.T) {
 		to, name, ends := dead, originalBackend, uint64(1)
 		if w.service.Mode == VIP {
 			to, name = w.address, "dead2"
-			w.service.Backends = []Backend{{Name: "dead1", Addr: dead}, {Name: name, Addr: netip.AddrPortFrom(dead.Addr(), 1)}, {Name: "good", Addr: w.server}}
+			w.service.Backends = []Backend{{Name: "dead1", Addr: dead, Weight: 1}, {Name: name, Addr: netip.AddrPortFrom(dead.Addr(), 1), Weight: 1}, {Name: "good", Addr: w.server, Weight: 1}}
 		}
 		b := newBed(t, w.service)
 		b.deadNet(deadNet4, deadNet6)

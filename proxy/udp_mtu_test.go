@@ -169,7 +169,7 @@ func TestUDPNarrowPathToServer(t *testing.T) {
 		to := far
 		if w.service.Mode == VIP {
 			to = w.address
-			w.service.Backends = []Backend{{Name: "far", Addr: far}}
+			w.service.Backends = []Backend{{Name: "far", Addr: far, Weight: 1}}
 		}
 		b := newBed(t, w.service)
 		b.narrowNet(b.Server, lab.ServerIP4, lab.ServerIP6, net4, net6)

@@ -90,7 +90,7 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 	l.flows.Add(1)
 	l.table.add(f)
 	f.part.shard.udp.flows.Add(1)
-	f.backend.active.Add(1)
+	f.occupy()
 	u.loop.Schedule(&f.timer, u.deadline(f))
 	return f, dropNone
 }

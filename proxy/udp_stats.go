@@ -17,7 +17,7 @@ const (
 	dropBufferFull       // the send buffer or the queue of the device was full
 	dropTooBig           // larger than the path takes, and not to be fragmented
 	dropTableFull        // no room for its flow, and none to be made
-	dropNoBackend        // no backend of the client's address family
+	dropNoBackend        // no backend of the client's address family, or none with a weight
 	dropUnreachable      // no route to any backend
 	dropConflict         // its source address and port are in use towards all backends
 	dropDenied           // the kernel refuses the source address

@@ -51,8 +51,8 @@ type worker struct {
 // part is a worker's part of a service.
 type part struct {
 	svc      *service
-	pickers  [poolCount]balance.Picker // nil: an empty pool
-	backends []*backendStats           // by index in svc.Backends; the one of the original destination if there are none
+	pickers  [poolCount]*balance.Selector
+	backends []*backendStats // by index in svc.Backends; the one of the original destination if there are none
 	shard    *shard
 }
 
@@ -61,9 +61,11 @@ type part struct {
 type service struct {
 	Service
 	stats   *serviceStats
-	targets []endpoint       // the addresses of Backends
-	pools   [poolCount][]int // indexes into Backends
-	mark    uint32           // SO_MARK of upstream sockets
+	targets []endpoint // the addresses of Backends
+	pool    *balance.Pool
+	views   [poolCount]*balance.View // of pool
+	hashes  bool                     // the choice goes by the flow's addresses
+	mark    uint32                   // SO_MARK of upstream sockets
 	records bool
 }
 
