@@ -49,6 +49,11 @@ type Service struct {
 	MaxLifetime time.Duration // 0: off
 	Backends    []Backend     // nil for an intercept service without a pool
 
+	Balance         Algorithm // "" without backends
+	Hash            Hash      // of Maglev, else ""
+	MaglevTableSize int       // of Maglev, a prime number, else 0
+	HashSeed        uint64    // of Maglev and source hash, else 0
+
 	// Of TCP services, else 0.
 	ConnectTimeout   time.Duration // never 0
 	HalfCloseTimeout time.Duration // 0: off
@@ -68,7 +73,31 @@ type Service struct {
 type Backend struct {
 	Name    string // unique within the service
 	Address netip.AddrPort
+	Weight  int  // 0 to 256, 0: no new flows
+	Backup  bool // used when no other is
 }
+
+// Algorithm says how a backend is chosen.
+type Algorithm string
+
+// The algorithms.
+const (
+	BalanceRoundRobin Algorithm = "round-robin" // in turn, by weight
+	BalanceLeastConn  Algorithm = "least-conn"  // the fewest flows for its weight
+	BalanceRandomTwo  Algorithm = "random-two"  // the better of two drawn by weight
+	BalanceSourceHash Algorithm = "source-hash" // by client address, consistent
+	BalanceMaglev     Algorithm = "maglev"      // by Hash, consistent
+	BalanceFirst      Algorithm = "first"       // the first in the order of the file
+)
+
+// Hash says what of a flow Maglev goes by.
+type Hash string
+
+// The hashes.
+const (
+	HashFiveTuple Hash = "5-tuple"   // both addresses, both ports and the protocol
+	HashClientIP  Hash = "client-ip" // the client's address
+)
 
 // Protocol is what a service proxies.
 type Protocol string

@@ -36,8 +36,9 @@ type docAdmin struct {
 	Listen string `toml:"listen" json:"listen"`
 }
 
-// docService has only the keys of its protocol: those that may be left out are
-// of one protocol. No duration is written as "", and a number may be 0.
+// docService has only the keys of its protocol and its algorithm: those that may
+// be left out are of one protocol, of some algorithms or of services with
+// backends. No duration is written as "", and a number may be 0.
 type docService struct {
 	Name             string       `toml:"name" json:"name"`
 	Protocol         Protocol     `toml:"protocol" json:"protocol"`
@@ -56,12 +57,18 @@ type docService struct {
 	Responses        *int         `toml:"responses,omitempty" json:"responses,omitempty"`
 	Requests         *int         `toml:"requests,omitempty" json:"requests,omitempty"`
 	MaxFlows         *int         `toml:"max_flows,omitempty" json:"max_flows,omitempty"`
+	Balance          Algorithm    `toml:"balance,omitempty" json:"balance,omitempty"`
+	Hash             Hash         `toml:"hash,omitempty" json:"hash,omitempty"`
+	MaglevTableSize  *int         `toml:"maglev_table_size,omitempty" json:"maglev_table_size,omitempty"`
+	HashSeed         *uint64      `toml:"hash_seed,omitempty" json:"hash_seed,omitempty"`
 	Backend          []docBackend `toml:"backend,omitempty" json:"backend"`
 }
 
 type docBackend struct {
 	Name    string         `toml:"name" json:"name"`
 	Address netip.AddrPort `toml:"address" json:"address"`
+	Weight  int            `toml:"weight" json:"weight"`
+	Backup  bool           `toml:"backup" json:"backup"`
 }
 
 // WriteTOML writes the effective configuration, every key with its value. It
@@ -107,6 +114,8 @@ func (s Service) document() docService {
 		Source:      s.Source,
 		IdleTimeout: formatDuration(s.IdleTimeout),
 		MaxLifetime: formatDuration(s.MaxLifetime),
+		Balance:     s.Balance,
+		Hash:        s.Hash,
 		Backend:     make([]docBackend, 0, len(s.Backends)),
 	}
 	switch s.Protocol {
@@ -119,6 +128,12 @@ func (s Service) document() docService {
 	case ProtocolUDP:
 		d.UnrepliedTimeout = formatDuration(s.UnrepliedTimeout)
 		d.Responses, d.Requests, d.MaxFlows = &s.Responses, &s.Requests, &s.MaxFlows
+	}
+	if s.Balance != "" && s.Balance.hashes("maglev_table_size") {
+		d.MaglevTableSize = &s.MaglevTableSize
+	}
+	if s.Balance != "" && s.Balance.hashes("hash_seed") {
+		d.HashSeed = &s.HashSeed
 	}
 	for _, b := range s.Backends {
 		d.Backend = append(d.Backend, docBackend(b))

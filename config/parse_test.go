@@ -49,7 +49,8 @@ func TestParseDefaults(t *testing.T) {
 			Keepalive:        30 * time.Second,
 			UserTimeout:      30 * time.Second,
 			Retries:          1,
-			Backends:         []Backend{{Name: "198.18.2.2:8443", Address: netip.MustParseAddrPort("198.18.2.2:8443")}},
+			Backends:         []Backend{{Name: "198.18.2.2:8443", Address: netip.MustParseAddrPort("198.18.2.2:8443"), Weight: 1}},
+			Balance:          BalanceRoundRobin,
 		}},
 	}
 	if diff := cmp.Diff(want, mustParse(t, minimal), sameAddrs); diff != "" {
@@ -62,7 +63,8 @@ service = [
   { name = "a.b_c-1", protocol = "tcp", mode = "intercept", listen = ["[fe80::1%eth0]:65534-65535", "0.0.0.0:1"],
     source = "host", connect_timeout = "5m", idle_timeout = "0s", half_close_timeout = "1m30s", max_lifetime = "8760h",
     keepalive = "9h6m7s", user_timeout = "1ms", retries = 10, max_connections = 5,
-    backend = [{ name = "x", address = "[fe80::2%eth0]:2" }, { address = "127.0.0.1:3" }] },
+    backend = [{ name = "x", address = "[fe80::2%eth0]:2", weight = 256 }, { address = "127.0.0.1:3", weight = 0, backup = true }],
+    balance = "maglev", hash = "client-ip", maglev_table_size = 5_000_011, hash_seed = 9_223_372_036_854_775_807 },
 ]
 admin.listen = ""
 [daemon]
@@ -96,9 +98,13 @@ func TestParseEverything(t *testing.T) {
 			Retries:          10,
 			MaxConnections:   5,
 			Backends: []Backend{
-				{Name: "x", Address: addr("[fe80::2%eth0]:2")},
-				{Name: "127.0.0.1:3", Address: addr("127.0.0.1:3")},
+				{Name: "x", Address: addr("[fe80::2%eth0]:2"), Weight: 256},
+				{Name: "127.0.0.1:3", Address: addr("127.0.0.1:3"), Backup: true},
 			},
+			Balance:         BalanceMaglev,
+			Hash:            HashClientIP,
+			MaglevTableSize: 5_000_011,
+			HashSeed:        1<<63 - 1,
 		}},
 	}
 	if diff := cmp.Diff(want, mustParse(t, everything), sameAddrs); diff != "" {

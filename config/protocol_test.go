@@ -37,7 +37,10 @@ max_lifetime = "1h"
 max_flows = 1000
 responses = 2_147_483_647
 requests = 7
+balance = "source-hash"
+hash_seed = 7
   [[service.backend]]
+  weight = 3
   name = "x"
   address = "198.18.2.53:53"
 `
@@ -56,7 +59,8 @@ func TestParseUDP(t *testing.T) {
 			Source:           SourceClient,
 			IdleTimeout:      2 * time.Minute,
 			UnrepliedTimeout: 30 * time.Second,
-			Backends:         []Backend{{Name: "198.18.2.53:53", Address: addr("198.18.2.53:53")}},
+			Backends:         []Backend{{Name: "198.18.2.53:53", Address: addr("198.18.2.53:53"), Weight: 1}},
+			Balance:          BalanceRoundRobin,
 		}},
 		"everything": {everythingUDP, Service{
 			Name:             "dns",
@@ -70,7 +74,9 @@ func TestParseUDP(t *testing.T) {
 			MaxFlows:         1000,
 			Responses:        1<<31 - 1,
 			Requests:         7,
-			Backends:         []Backend{{Name: "x", Address: addr("198.18.2.53:53")}},
+			Backends:         []Backend{{Name: "x", Address: addr("198.18.2.53:53"), Weight: 3}},
+			Balance:          BalanceSourceHash,
+			HashSeed:         7,
 		}},
 	}
 	for name, tt := range tests {

@@ -61,11 +61,17 @@ var schema = map[string][]field{
 		{"responses", 0},
 		{"requests", 0},
 		{"max_flows", 0},
+		{"balance", "round-robin"},
+		{"hash", "5-tuple"},
+		{"maglev_table_size", 65537},
+		{"hash_seed", 0},
 		{"backend", nil},
 	},
 	kindBackend: {
 		{"name", "web-1"},
 		{"address", "198.18.2.2:8443"},
+		{"weight", 1},
+		{"backup", false},
 	},
 }
 

@@ -62,7 +62,8 @@ func TestExampleHasEveryKey(t *testing.T) {
 	effective := tablesOf(t, writeTOML(t, mustParse(t, minimal)))
 	for kind, fields := range schema {
 		fields := slices.DeleteFunc(slices.Clone(fields), func(f field) bool {
-			return kind == kindService && !ProtocolTCP.serves(f.name) // TestExampleOfUDP has them
+			return kind == kindService && (!ProtocolTCP.serves(f.name) || // TestExampleOfUDP has them
+				!BalanceRoundRobin.hashes(f.name)) // TestExampleOfMaglev
 		})
 		for _, f := range fields {
 			want, written := effective[kind][f.name]
@@ -119,7 +120,9 @@ func TestEveryKeyIsTyped(t *testing.T) {
 				text = headers[kindService] + "\n" + headers[kind] + "\n" + text
 			case kindService:
 				text = headers[kind] + "\nprotocol = \"udp\"\n" + text
-				if ProtocolTCP.serves(f.name) {
+				if !BalanceRoundRobin.hashes(f.name) {
+					text = headers[kind] + "\nbalance = \"maglev\"\n" + f.name + " = 1.5\n"
+				} else if ProtocolTCP.serves(f.name) {
 					text = headers[kind] + "\n" + f.name + " = 1.5\n"
 				}
 			default:
@@ -151,6 +154,9 @@ func TestExamplesOfSchemaAreValid(t *testing.T) {
 			for _, f := range schema[kind] {
 				if kind == kindService && f.name == "protocol" {
 					f.value = string(protocol)
+				}
+				if kind == kindService && f.name == "balance" {
+					f.value = string(BalanceMaglev) // which has all keys
 				}
 				if f.value != nil && (kind != kindService || protocol.serves(f.name)) {
 					b.WriteString(f.example() + "\n")

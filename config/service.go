@@ -112,6 +112,7 @@ func (r *reader) service(t table, name string) Service {
 	if len(r.errs) == before && len(s.Backends) > 0 {
 		r.checkFamilies(t, s)
 	}
+	t.readBalance(&s)
 	// Of a service whose protocol is misspelt the keys of both are looked at.
 	if t.protocol != ProtocolUDP {
 		t.readTCP(&s)
@@ -164,6 +165,7 @@ func (r *reader) pool(t table) []Backend {
 	names := make(map[string]int)
 	for _, bt := range t.tables(kindBackend) {
 		bt.checkKeys()
+		weight, backup := int(bt.integer("weight", maxWeight)), bt.boolean("backup")
 		addr, ok := r.backendAddress(bt)
 		if !ok {
 			bt.text("name") // for its mistakes
@@ -176,7 +178,7 @@ func (r *reader) pool(t table) []Backend {
 		}
 		addresses[addr] = at.line
 		r.backends = append(r.backends, upstream{addr: addr, protocol: t.protocol, at: at})
-		b := Backend{Name: addr.String(), Address: addr}
+		b := Backend{Name: addr.String(), Address: addr, Weight: weight, Backup: backup}
 		if s, given, ok := bt.text("name"); given && ok {
 			b.Name = s
 		}

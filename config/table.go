@@ -118,6 +118,22 @@ func (t table) integer(key string, most int64) int64 {
 	return n
 }
 
+// boolean gives true or false.
+func (t table) boolean(key string) bool {
+	f := t.field(key)
+	def := f.value.(bool)
+	v, given := t.values[key]
+	if !given {
+		return def
+	}
+	b, ok := v.(bool)
+	if !ok {
+		t.wrongType(t.at(key), fmt.Sprintf("write %s = true or %s = false, without quotes", key, key), "true or false", v)
+		return def
+	}
+	return b
+}
+
 // text gives a string.
 func (t table) text(key string) (s string, given, ok bool) {
 	f := t.field(key)

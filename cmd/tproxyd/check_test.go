@@ -31,6 +31,20 @@ max_flows = 1000
 address = "198.18.2.2:8443"
 `
 
+// goodBalance has every key of balancing.
+const goodBalance = `
+[[service]]
+name = "web"
+listen = ["203.0.113.10:443"]
+balance = "maglev"
+[[service.backend]]
+address = "198.18.2.2:8443"
+weight = 3
+[[service.backend]]
+address = "198.18.2.3:8443"
+backup = true
+`
+
 // partly is usable and worth a warning.
 const partly = `
 [[service]]
@@ -61,7 +75,7 @@ func write(t *testing.T, text string) string {
 
 // checked are the configurations of which the whole output is held, by the name
 // of the golden files.
-var checked = map[string]string{"check": good, "check-udp": goodUDP}
+var checked = map[string]string{"check": good, "check-udp": goodUDP, "check-balance": goodBalance}
 
 // TestCheckTOML prints what is, again, a configuration, and the same one.
 func TestCheckTOML(t *testing.T) {

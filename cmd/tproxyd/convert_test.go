@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/tproxyd/tproxyd/config"
+	"github.com/tproxyd/tproxyd/internal/balance"
 	"github.com/tproxyd/tproxyd/internal/golden"
 	"github.com/tproxyd/tproxyd/proxy"
 )
@@ -73,6 +74,60 @@ func TestConvertEnums(t *testing.T) {
 	}
 }
 
+func TestConvertBalance(t *testing.T) {
+	for _, algorithm := range enum(t, "Algorithm") {
+		for _, hash := range enum(t, "Hash") {
+			service := config.Service{
+				Name: "web", Protocol: config.ProtocolTCP, Mode: config.ModeVIP, Source: config.SourceHost,
+				Balance: config.Algorithm(algorithm), Hash: config.Hash(hash),
+			}
+			p, err := toProxy(&config.Config{Services: []config.Service{service}})
+			if err != nil {
+				t.Errorf("%s, %s: %v", algorithm, hash, err)
+				continue
+			}
+			if s := p.Services[0]; s.Balance.String() != algorithm || s.Hash.String() != hash {
+				t.Errorf("%s, %s became %v, %v", algorithm, hash, s.Balance, s.Hash)
+			}
+			magic, none := service, service
+			magic.Balance, none.Hash = "magic", "none"
+			for _, s := range []config.Service{magic, none} {
+				if p, err := toProxy(&config.Config{Services: []config.Service{s}}); err == nil {
+					t.Errorf("%q, %q became %+v", s.Balance, s.Hash, p)
+				}
+			}
+		}
+	}
+}
+
+// TestBalanceLimits holds that what the file may say is what can be balanced:
+// no more, or a reload fails late, and no less.
+func TestBalanceLimits(t *testing.T) {
+	for _, tt := range []struct {
+		size, weight int
+		ok           bool
+	}{
+		{3, 0, true},
+		{balance.DefaultTableSize, 1, true},
+		{balance.MaxTableSize, balance.MaxWeight, true},
+		{2, 1, false},
+		{4, 1, false},
+		{balance.MaxTableSize + 1, 1, false},
+		{5_000_023, 1, false}, // prime
+		{3, -1, false},
+		{3, balance.MaxWeight + 1, false},
+	} {
+		text := strings.Replace(good, "listen", fmt.Sprintf("balance = \"maglev\"\nmaglev_table_size = %d\nlisten", tt.size), 1)
+		_, fromFile := config.Parse("limits.toml", fmt.Appendf([]byte(text), "weight = %d\n", tt.weight))
+		_, fromPool := balance.NewPool(balance.Config{
+			Algorithm: balance.Maglev, TableSize: tt.size, Members: []balance.Member{{Name: "a", Weight: tt.weight}},
+		})
+		if (fromFile == nil) != tt.ok || (fromPool == nil) != tt.ok {
+			t.Errorf("table size %d, weight %d: file %v, pool %v", tt.size, tt.weight, fromFile, fromPool)
+		}
+	}
+}
+
 // TestConvertAccess switches records off by log.access alone, and knows a sink
 // for all other values.
 func TestConvertAccess(t *testing.T) {
@@ -114,11 +169,18 @@ keepalive = "11s"
 user_timeout = "12s"
 retries = 7
 max_connections = 13
+balance = "maglev"
+hash = "client-ip"
+maglev_table_size = 101
+hash_seed = 20
 [[service.backend]]
 address = "198.18.2.2:8443"
+weight = 21
 [[service.backend]]
 name = "six"
 address = "[2001:db8:2::2]:8443"
+weight = 0
+backup = true
 [[service]]
 name = "egress"
 mode = "intercept"
@@ -135,6 +197,10 @@ max_lifetime = "16s"
 max_flows = 17
 responses = 18
 requests = 19
+balance = "maglev"
+hash = "client-ip"
+maglev_table_size = 103
+hash_seed = 22
 [[service.backend]]
 address = "198.18.2.53:53"
 `
