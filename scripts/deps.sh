@@ -11,6 +11,7 @@ set -euo pipefail
 
 # name              what needs it
 PACKAGES='
+bird2               deploy/bird is run for real
 ca-certificates     Go modules are fetched over TLS
 debian-archive-keyring  mmdebstrap checks the signatures of the systemd box
 curl                end-to-end tests: an HTTP client that is not ours
@@ -21,7 +22,8 @@ haproxy             bench: the peer to beat
 iperf3              end-to-end tests and bench: bulk TCP and UDP
 iproute2            policy routing in deploy/ and in the lab
 iptables            deploy/iptables is applied for real
-knot                end-to-end tests: a DNS server
+keepalived          deploy/keepalived is run for real
+knot                end-to-end tests and look-ups of backends: a DNS server
 knot-dnsutils       end-to-end tests: kdig, a DNS client, reads the query log too
 knot-module-dnstap  end-to-end tests: the query log of the DNS server
 libc6-dev           the race detector links with cgo
@@ -32,6 +34,7 @@ nftables            deploy/nft is applied for real
 nginx               end-to-end tests: an HTTP server that is not ours
 openssh-client      end-to-end tests: a long interactive session
 openssh-server      end-to-end tests: a long interactive session
+openssl             a TLS client whose ClientHello is parsed
 postgresql          end-to-end tests: a database
 procps              sysctl checks deploy/sysctl.d
 prometheus          promtool checks metrics and alert rules
@@ -46,6 +49,7 @@ systemd-container   systemd-nspawn boots the systemd box
 tcpdump             tests that look at the wire
 tshark              tests that look at the wire
 util-linux          nsenter for the systemd box; unshare for servers of the end-to-end tests that do not run as root
+wireshark-common    tests of capture files: capinfos, editcap, mergecap
 wrk                 end-to-end tests and bench: HTTP load
 '
 

@@ -105,7 +105,7 @@ func under(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, d
 //	cmd, bench, deploy  -> everything
 //	config              -> nothing
 //	proxy               -> internal
-//	ringcap, zcsend     -> internal/tpacket, internal/sys
+//	ringcap, zcsend     -> what is below themselves, internal/tpacket, internal/sys, internal/packet
 //	internal            -> internal
 func mayImport(from, to string) bool {
 	switch {
@@ -115,8 +115,10 @@ func mayImport(from, to string) bool {
 		return false
 	case under(from, "proxy"), under(from, "internal"):
 		return under(to, "internal")
+	case under(from, "ringcap") && under(to, "ringcap"), under(from, "zcsend") && under(to, "zcsend"):
+		return true
 	case under(from, "ringcap"), under(from, "zcsend"):
-		return under(to, "internal/tpacket") || under(to, "internal/sys")
+		return under(to, "internal/tpacket") || under(to, "internal/sys") || under(to, "internal/packet")
 	}
 	return false
 }
