@@ -57,11 +57,13 @@ func parsePorts(s string) (ports, *mistake) {
 	return ports{addr: addr, lo: lo, hi: hi}, nil
 }
 
+const rangeRemedy = "write a single port, since only the listen of a service takes ranges"
+
 // parseAddrPort is parsePorts for where only one port makes sense.
 func parseAddrPort(s string) (netip.AddrPort, *mistake) {
 	p, bad := parsePorts(s)
 	if bad == nil && p.lo != p.hi {
-		bad = &mistake{quote(s) + " is a port range", "write a single port, since only the listen of a service takes ranges"}
+		bad = &mistake{quote(s) + " is a port range", rangeRemedy}
 	}
 	if bad != nil {
 		return netip.AddrPort{}, bad
@@ -105,8 +107,8 @@ var zoneName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,15}$`)
 func parseAddr(host string) (netip.Addr, *mistake) {
 	a, err := netip.ParseAddr(host)
 	switch {
-	case err != nil && !strings.Contains(host, ":") && strings.ContainsAny(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz"):
-		return a, &mistake{quote(host) + " is a host name", "write its IP address, since names are not looked up"}
+	case isName(host):
+		return a, &mistake{quote(host) + " is a host name", "write its IP address, since only the names of backends are looked up"}
 	case err != nil:
 		return a, &mistake{quote(host) + " is no IP address", `write one such as "203.0.113.10:443" or "[2001:db8::10]:443"`}
 	case a.Is4In6():

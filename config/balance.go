@@ -27,20 +27,21 @@ var aliases = map[string]Algorithm{
 	"mh": BalanceMaglev,
 }
 
-// hashKeys are the keys that only some algorithms have. It is never written to.
-var hashKeys = []struct {
+// algorithmKeys are the keys that only some algorithms have. It is never written to.
+var algorithmKeys = []struct {
 	name string
 	of   []Algorithm
 }{
 	{"hash", []Algorithm{BalanceMaglev}},
 	{"maglev_table_size", []Algorithm{BalanceMaglev}},
 	{"hash_seed", []Algorithm{BalanceSourceHash, BalanceMaglev}},
+	{"slow_start", []Algorithm{BalanceRoundRobin, BalanceLeastConn, BalanceRandomTwo}},
 }
 
-// hashes reports whether an algorithm has one of the hashKeys. Where it is not
+// takes reports whether an algorithm has one of the algorithmKeys. Where it is not
 // known every key is as good.
-func (a Algorithm) hashes(key string) bool {
-	for _, k := range hashKeys {
+func (a Algorithm) takes(key string) bool {
+	for _, k := range algorithmKeys {
 		if k.name == key {
 			return a == "" || slices.Contains(k.of, a)
 		}
@@ -50,37 +51,29 @@ func (a Algorithm) hashes(key string) bool {
 
 // readBalance reads how flows are shared among the backends of s.
 func (t table) readBalance(s *Service) {
-	if s.Mode == ModeIntercept && isEmpty(t.values[kindBackend]) {
-		t.refuseBalance()
-		return
-	}
 	s.Balance = t.readAlgorithm()
-	for _, k := range hashKeys {
-		if _, given := t.values[k.name]; given && !s.Balance.hashes(k.name) {
-			t.r.failf(t.at(k.name), fmt.Sprintf("remove it, or write balance = %s", strings.ReplaceAll(quoteAll(k.of), ", ", " or ")),
+	for _, k := range algorithmKeys {
+		if !s.Balance.takes(k.name) {
+			t.refuse(k.name, fmt.Sprintf("remove it, or write balance = %s", strings.ReplaceAll(quoteAll(k.of), ", ", " or ")),
 				"balance = %q has no such key", string(s.Balance))
 		}
 	}
-	if s.Balance.hashes("hash") {
+	if s.Balance.takes("hash") {
 		s.Hash = choice(t, "hash", HashFiveTuple, HashClientIP)
-		s.MaglevTableSize = t.tableSize(len(s.Backends))
+		most := 0
+		for _, p := range s.pools() {
+			most = max(most, len(p.backends))
+		}
+		s.MaglevTableSize = t.tableSize(most)
 	}
-	if s.Balance.hashes("hash_seed") {
+	if s.Balance.takes("hash_seed") {
 		s.HashSeed = uint64(t.integer("hash_seed", math.MaxInt64)) // TOML has no greater integers
 	}
-	t.checkWeights(s.Backends)
-}
-
-// refuseBalance notes the keys that do nothing without backends.
-func (t table) refuseBalance() {
-	refuse := func(key string) {
-		if _, given := t.values[key]; given {
-			t.r.failf(t.at(key), "remove it, or add a [[service.backend]]", "a service without backends has no such key")
-		}
+	if s.Balance.takes("slow_start") {
+		s.SlowStart = t.duration("slow_start", timeout)
 	}
-	refuse("balance")
-	for _, k := range hashKeys {
-		refuse(k.name)
+	for _, p := range s.pools() {
+		t.checkWeights(p)
 	}
 }
 
@@ -149,14 +142,20 @@ func prime(n int) bool {
 }
 
 // checkWeights notes pools that cannot be meant.
-func (t table) checkWeights(pool []Backend) {
-	if len(pool) == 0 {
-		return
+func (t table) checkWeights(p pool) {
+	at := t.at(kindBackend)
+	if p.route != "" {
+		at = place{line: t.node.child(kindRoute).line, key: fmt.Sprintf("%s route %q backend", t.name, p.route)}
+		for i, rt := range t.node.child(kindRoute).items {
+			if i == p.index {
+				at.line = rt.child(kindBackend).line
+			}
+		}
 	}
-	if !slices.ContainsFunc(pool, func(b Backend) bool { return b.Weight > 0 }) {
-		t.r.warnf(t.at(kindBackend), "give one of them a weight above 0", "all backends have weight 0: all flows will be refused (no_backend)")
+	if !slices.ContainsFunc(p.backends, func(b Backend) bool { return b.Weight > 0 }) {
+		t.r.warnf(at, "give one of them a weight above 0", "all backends have weight 0: all flows will be refused (no_backend)")
 	}
-	if !slices.ContainsFunc(pool, func(b Backend) bool { return !b.Backup }) {
-		t.r.warnf(t.at(kindBackend), "remove backup from those that are to be used first", "all backends are backups: they are used as if none were")
+	if !slices.ContainsFunc(p.backends, func(b Backend) bool { return !b.Backup }) {
+		t.r.warnf(at, "remove backup from those that are to be used first", "all backends are backups: they are used as if none were")
 	}
 }

@@ -35,8 +35,8 @@ func TestAlgorithms(t *testing.T) {
 			}
 			checkRoundTrip(t, cfg)
 			written := tablesOf(t, writeTOML(t, cfg))[kindService]
-			for _, k := range hashKeys {
-				if _, got := written[k.name]; got != a.hashes(k.name) {
+			for _, k := range algorithmKeys {
+				if _, got := written[k.name]; got != a.takes(k.name) {
 					t.Errorf("%s is written for %s: %t", k.name, a, got)
 				}
 			}
@@ -97,7 +97,7 @@ func TestExampleOfMaglev(t *testing.T) {
 		if s["balance"] != "maglev" {
 			continue
 		}
-		for _, k := range hashKeys {
+		for _, k := range algorithmKeys {
 			if diff := cmp.Diff(effective[k.name], s[k.name]); diff != "" {
 				t.Errorf("%s in the example (-default +example):\n%s", k.name, diff)
 			}

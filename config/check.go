@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // The checks that look at several entries at once.
@@ -63,36 +64,46 @@ func (r *reader) checkAdmin(admin netip.AddrPort, at place) {
 	}
 }
 
-// checkFamilies notes listen addresses whose clients no backend can serve,
-// because the backend is to see the client's address and has no such family.
-func (r *reader) checkFamilies(t table, s Service) {
-	if s.Source == SourceHost {
+// familyNames are what family counts.
+var familyNames = [2]string{"IPv4", "IPv6"}
+
+// checkFamilies notes listen addresses whose clients no backend of a pool can
+// serve, because the backend is to see the client's address and has no such family.
+// Of names nothing is known.
+func (r *reader) checkFamilies(t table, s Service, p pool) {
+	if s.Source == SourceHost || slices.ContainsFunc(p.backends, Backend.Discovered) {
 		return
 	}
-	var served, listens [2]bool // IPv4, IPv6
-	for _, b := range s.Backends {
-		served[family(b.Address)] = true
+	var served, listens [2]bool
+	for _, b := range p.backends {
+		served[family(b.Address.Addr())] = true
 	}
 	for _, a := range s.Listen {
-		listens[family(a)] = true
+		listens[family(a.Addr())] = true
 	}
-	names := [2]string{"IPv4", "IPv6"}
+	owner, of := "the service", ""
+	if p.route != "" {
+		owner, of = fmt.Sprintf("route %q", p.route), fmt.Sprintf(" of route %q", p.route)
+	}
 	for i, other := range [2]int{1, 0} {
 		if !listens[i] || served[i] {
 			continue
 		}
-		remedy := fmt.Sprintf(`add an %s backend, or write source = "host"`, names[i])
+		remedy := fmt.Sprintf(`add an %s backend, or write source = "host"`, familyNames[i])
 		what := fmt.Sprintf("source = %q needs backends of the client's family", string(s.Source))
-		if listens[other] { // which has a backend: there is one, and not of this family
-			r.warnf(t.at("listen"), remedy, "%s: %s flows will be refused (no_backend)", what, names[i])
-		} else {
-			r.failf(t.at("listen"), remedy, "%s: the service listens on %s and has %s backends only", what, names[i], names[other])
+		switch {
+		case listens[other]: // which has a backend: there is one, and not of this family
+			r.warnf(t.at("listen"), remedy, "%s: %s flows%s will be refused (no_backend)", what, familyNames[i], of)
+		case of != "":
+			r.failf(t.at("listen"), remedy, "%s: the service listens on %s and %s has %s backends only", what, familyNames[i], owner, familyNames[other])
+		default:
+			r.failf(t.at("listen"), remedy, "%s: the service listens on %s and has %s backends only", what, familyNames[i], familyNames[other])
 		}
 	}
 }
 
-func family(a netip.AddrPort) int {
-	if a.Addr().Is4() {
+func family(a netip.Addr) int {
+	if a.Is4() {
 		return 0
 	}
 	return 1

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"io/fs"
 	"net/netip"
 	"time"
 )
@@ -11,6 +12,7 @@ type Config struct {
 	Daemon   Daemon
 	Log      Log
 	Admin    Admin
+	Resolver Resolver
 	Services []Service
 	// Warnings are mistakes that leave the configuration usable, one line each
 	// in the form of an error. WriteTOML and MarshalJSON leave them out.
@@ -33,9 +35,20 @@ type Log struct {
 	Access Access
 }
 
-// Admin holds the settings of the admin listener.
+// Admin holds the settings of the admin listeners.
 type Admin struct {
-	Listen netip.AddrPort // the zero value switches it off
+	Listen     netip.AddrPort // the zero value switches it off
+	Write      bool           // whether the API may change things over Listen; false without it
+	Socket     string         // absolute path of a Unix socket whose API may always change things, "" for none
+	SocketMode fs.FileMode    // permission bits of Socket
+}
+
+// Resolver holds how the names of backends are looked up.
+type Resolver struct {
+	Servers     []netip.AddrPort // nil: those of /etc/resolv.conf
+	Timeout     time.Duration    // of one query, never 0
+	MinInterval time.Duration    // bounds of the time between two lookups, whatever the TTL
+	MaxInterval time.Duration    // never below MinInterval
 }
 
 // Service is what clients connect to.
@@ -47,12 +60,24 @@ type Service struct {
 	Source      Source
 	IdleTimeout time.Duration // 0: off
 	MaxLifetime time.Duration // 0: off
-	Backends    []Backend     // nil for an intercept service without a pool
+	Backends    []Backend     // the default pool: nil for an intercept service without one, may be nil where there are Routes
 
 	Balance         Algorithm // "" without backends
 	Hash            Hash      // of Maglev, else ""
 	MaglevTableSize int       // of Maglev, a prime number, else 0
 	HashSeed        uint64    // of Maglev and source hash, else 0
+
+	SlowStart       time.Duration // of round-robin, least-conn and random-two, else 0: full weight at once
+	OnBackendDown   OnBackendDown // "" without any backend
+	Panic           Panic         // "" without Health and Ejection
+	ResolveInterval time.Duration // of backends given by name, 0: the TTL; 0 where none is
+	Admission       *Admission    // nil: everybody is admitted, without limit
+	Health          *Health       // nil: no active checks
+	Ejection        *Ejection     // nil: no passive checks
+
+	ProxyProtocol     ProxyProtocol
+	ProxyProtocolFrom []netip.Prefix // sorted; nil: everybody for require, nobody for off
+	SendProxy         SendProxy
 
 	// Of TCP services, else 0.
 	ConnectTimeout   time.Duration // never 0
@@ -62,6 +87,13 @@ type Service struct {
 	Retries          int
 	MaxConnections   int // 0: only the limit of the process
 
+	QueueSize            int           // flows that may wait for a backend, 0: none
+	QueueTimeout         time.Duration // never 0 with backends, 0 without
+	ProxyProtocolTimeout time.Duration // for the header to arrive, 0 if ProxyProtocol is off
+	Routes               []Route       // pools that the ClientHello chooses
+	ClientHelloTimeout   time.Duration // 0 without routes
+	ClientHelloMax       int           // bytes, 0 without routes
+
 	// Of UDP services, else 0.
 	UnrepliedTimeout time.Duration // idle timeout until the first reply, 0: IdleTimeout; never above an IdleTimeout
 	MaxFlows         int           // 0: only the limit of the process
@@ -69,12 +101,27 @@ type Service struct {
 	Requests         int           // datagrams of the client in a flow, 0: any number
 }
 
-// Backend is one server of a service.
+// Backend is one server of a service, or a name that stands for several.
 type Backend struct {
-	Name    string // unique within the service
-	Address netip.AddrPort
-	Weight  int  // 0 to 256, 0: no new flows
-	Backup  bool // used when no other is
+	Name    string         // unique within the service, its routes included
+	Address netip.AddrPort // the zero value for a name
+	Host    string         // host name without the last dot, in lower case, else ""
+	Port    uint16         // of Host, else 0
+	SRV     string         // name of SRV records without the last dot, in lower case, else ""
+	Weight  int            // 0 to 256, 0: no new flows
+	Backup  bool           // used when no other is
+	Limit   int            // max_connections or max_flows, 0: none
+}
+
+// Discovered reports whether the addresses of the backend are to be looked up.
+func (b Backend) Discovered() bool { return !b.Address.IsValid() }
+
+// Route is a pool for the flows whose ClientHello matches.
+type Route struct {
+	Name     string    // unique within the service
+	SNI      []string  // lower case, "*.example.org" stands for all names below; nil: any
+	ALPN     []string  // any of them offered; nil: any
+	Backends []Backend // at least one
 }
 
 // Algorithm says how a backend is chosen.
@@ -145,4 +192,72 @@ const (
 	AccessJSON    Access = "json"
 	AccessHAProxy Access = "haproxy"
 	AccessOff     Access = "off"
+)
+
+// OnBackendDown says what becomes of the flows of a backend that goes down.
+type OnBackendDown string
+
+// What becomes of the flows of a backend that goes down.
+const (
+	BackendDownKeep OnBackendDown = "keep"
+	BackendDownCut  OnBackendDown = "cut"
+)
+
+// Panic says what happens when no backend of a pool is up.
+type Panic string
+
+// What happens when no backend of a pool is up.
+const (
+	PanicClosed Panic = "closed" // flows are refused
+	PanicOpen   Panic = "open"   // all backends are used as if they were up
+)
+
+// ProxyProtocol says whose flows begin with a header of the PROXY protocol.
+type ProxyProtocol string
+
+// Whose flows begin with a header of the PROXY protocol.
+const (
+	ProxyProtocolOff        ProxyProtocol = "off"
+	ProxyProtocolRequire    ProxyProtocol = "require"     // all; those not of ProxyProtocolFrom are refused
+	ProxyProtocolAcceptFrom ProxyProtocol = "accept-from" // those of ProxyProtocolFrom, no others
+)
+
+// SendProxy is the PROXY protocol header that backends get.
+type SendProxy string
+
+// The PROXY protocol headers that backends get.
+const (
+	SendProxyOff SendProxy = "off"
+	SendProxyV1  SendProxy = "v1" // of TCP only
+	SendProxyV2  SendProxy = "v2"
+)
+
+// HealthType is how backends are checked.
+type HealthType string
+
+// How backends are checked.
+const (
+	HealthTCP  HealthType = "tcp"
+	HealthHTTP HealthType = "http"
+	HealthTLS  HealthType = "tls"
+	HealthUDP  HealthType = "udp"
+	HealthDNS  HealthType = "dns"
+)
+
+// Initial is the state of a backend before its first checks.
+type Initial string
+
+// The states of a backend before its first checks.
+const (
+	InitialUp   Initial = "up"
+	InitialDown Initial = "down"
+)
+
+// CheckSource says which address checks come from.
+type CheckSource string
+
+// Which address checks come from.
+const (
+	CheckSourceHost  CheckSource = "host"
+	CheckSourceSpoof CheckSource = "spoof"
 )

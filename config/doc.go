@@ -8,9 +8,11 @@
 //   - A Config has passed every check that needs no look at the machine:
 //     listeners do not overlap, no backend is a listener, numbers are in range. TCP
 //     and UDP do not meet: both may have the same address and port.
-//   - A key that would do nothing for the protocol of its service is a mistake.
+//   - A key that would do nothing beside the others is a mistake.
 //   - A Config is never written to after Parse and holds plain values only, so
 //     reflect.DeepEqual of two services tells whether a reload changed them.
+//   - The prefixes of allow_file and deny_file are part of the Config. Nothing else
+//     outside the file is read, and no name is looked up.
 //   - WriteTOML gives a file that parses back to the same Config.
 //   - No input makes the package panic, and what it costs is bounded: a file has
 //     1 MiB at most, its tables and arrays a small depth.

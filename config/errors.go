@@ -96,9 +96,18 @@ func (r *reader) problem(at place, remedy, format string, args ...any) Error {
 	return Error{File: r.file, Line: at.line, Key: at.key, Msg: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// sorted puts mistakes in the order of lines and bounds their number.
-func sorted(es Errors) Errors {
-	slices.SortStableFunc(es, func(a, b Error) int { return cmp.Compare(a.Line, b.Line) })
+// sorted puts mistakes in the order of lines, those of the file itself before those
+// of files that it names, and bounds their number.
+func (r *reader) sorted(es Errors) Errors {
+	slices.SortStableFunc(es, func(a, b Error) int {
+		if (a.File == r.file) != (b.File == r.file) {
+			if a.File == r.file {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
 	if len(es) <= maxErrors {
 		return es
 	}

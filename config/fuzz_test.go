@@ -11,6 +11,7 @@ import (
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(everything))
+	f.Add([]byte(full))
 	f.Add([]byte(minimalUDP))
 	f.Add([]byte(everythingUDP))
 	f.Add([]byte(minimal + minimalUDP))

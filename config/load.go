@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -27,13 +26,17 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// reason is what is wrong with a file whose path is in the line already.
+func reason(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}
+
 // unreadable says why a file could not be read.
 func unreadable(path string, err error) Error {
-	why := err
-	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-		why = pathErr.Err // the rest of it is in the line already
-	}
-	e := Error{File: path, Msg: "cannot read the file: " + why.Error(), Err: err}
+	e := Error{File: path, Msg: "cannot read the file: " + reason(err).Error(), Err: err}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.Remedy = "give the right path with --config, or start from tproxyd.toml.example"
@@ -66,8 +69,8 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxSize+1))
 }
 
-// Parse reads a configuration; name is the file in its messages. The error is of
-// type Errors.
+// Parse reads a configuration; name is the file in its messages, and files that it
+// names are looked for in the directory of name. The error is of type Errors.
 func Parse(name string, data []byte) (*Config, error) {
 	r := &reader{file: name}
 	root, ok := r.decode(string(data))
@@ -76,9 +79,9 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	cfg := r.config(root)
 	if len(r.errs) > 0 {
-		return nil, sorted(r.errs)
+		return nil, r.sorted(r.errs)
 	}
-	for _, w := range sorted(r.warnings) {
+	for _, w := range r.sorted(r.warnings) {
 		cfg.Warnings = append(cfg.Warnings, w.Error())
 	}
 	return cfg, nil
@@ -178,30 +181,12 @@ func (r *reader) config(root table) *Config {
 			Format: choice(log, "format", FormatJSON, FormatConsole),
 			Access: choice(log, "access", AccessJSON, AccessHAProxy, AccessOff),
 		},
-		Admin: Admin{Listen: admin.adminListen()},
+		Admin:    admin.readAdmin(),
+		Resolver: root.table(kindResolver).readResolver(),
 	}
 	cfg.Services = r.services(root)
 	r.checkOverlaps()
 	r.checkLoops()
 	r.checkAdmin(cfg.Admin.Listen, admin.at("listen"))
 	return cfg
-}
-
-// adminListen gives the admin address; "" switches it off.
-func (t table) adminListen() netip.AddrPort {
-	s, given, ok := t.text("listen")
-	if !ok {
-		return netip.AddrPort{}
-	}
-	if !given {
-		return netip.MustParseAddrPort(t.field("listen").value.(string))
-	}
-	if s == "" {
-		return netip.AddrPort{}
-	}
-	addr, bad := parseAddrPort(s)
-	if bad != nil {
-		t.r.failf(t.at("listen"), bad.remedy+` (or "" for no admin listener)`, "%s", bad.msg)
-	}
-	return addr
 }

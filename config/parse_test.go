@@ -21,7 +21,7 @@ backend = [{ address = "198.18.2.2:8443" }]
 `
 
 // sameAddrs lets cmp compare addresses with ==.
-var sameAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+var sameAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
 
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
@@ -34,9 +34,10 @@ func mustParse(t *testing.T, text string) *Config {
 
 func TestParseDefaults(t *testing.T) {
 	want := &Config{
-		Daemon: Daemon{DrainTimeout: 30 * time.Second, Mark: 0x7470},
-		Log:    Log{Level: "info", Format: FormatJSON, Access: AccessJSON},
-		Admin:  Admin{Listen: netip.MustParseAddrPort("127.0.0.1:9180")},
+		Daemon:   Daemon{DrainTimeout: 30 * time.Second, Mark: 0x7470},
+		Log:      Log{Level: "info", Format: FormatJSON, Access: AccessJSON},
+		Admin:    Admin{Listen: netip.MustParseAddrPort("127.0.0.1:9180"), Write: true, SocketMode: 0o660},
+		Resolver: Resolver{Timeout: 2 * time.Second, MinInterval: time.Second, MaxInterval: 5 * time.Minute},
 		Services: []Service{{
 			Name:             "web",
 			Protocol:         ProtocolTCP,
@@ -51,6 +52,10 @@ func TestParseDefaults(t *testing.T) {
 			Retries:          1,
 			Backends:         []Backend{{Name: "198.18.2.2:8443", Address: netip.MustParseAddrPort("198.18.2.2:8443"), Weight: 1}},
 			Balance:          BalanceRoundRobin,
+			OnBackendDown:    BackendDownKeep,
+			QueueTimeout:     5 * time.Second,
+			ProxyProtocol:    ProxyProtocolOff,
+			SendProxy:        SendProxyOff,
 		}},
 	}
 	if diff := cmp.Diff(want, mustParse(t, minimal), sameAddrs); diff != "" {
@@ -82,8 +87,10 @@ access = "haproxy"
 func TestParseEverything(t *testing.T) {
 	addr := netip.MustParseAddrPort
 	want := &Config{
-		Daemon: Daemon{Workers: 256, MaxConnections: 2000, MaxFlows: 1<<31 - 1, Mark: 1<<32 - 1},
-		Log:    Log{Level: "error", Format: FormatConsole, Access: AccessHAProxy},
+		Daemon:   Daemon{Workers: 256, MaxConnections: 2000, MaxFlows: 1<<31 - 1, Mark: 1<<32 - 1},
+		Log:      Log{Level: "error", Format: FormatConsole, Access: AccessHAProxy},
+		Admin:    Admin{SocketMode: 0o660},
+		Resolver: Resolver{Timeout: 2 * time.Second, MinInterval: time.Second, MaxInterval: 5 * time.Minute},
 		Services: []Service{{
 			Name:             "a.b_c-1",
 			Protocol:         ProtocolTCP,
@@ -101,6 +108,7 @@ func TestParseEverything(t *testing.T) {
 				{Name: "x", Address: addr("[fe80::2%eth0]:2"), Weight: 256},
 				{Name: "127.0.0.1:3", Address: addr("127.0.0.1:3"), Backup: true},
 			},
+			OnBackendDown: BackendDownKeep, QueueTimeout: 5 * time.Second, ProxyProtocol: ProxyProtocolOff, SendProxy: SendProxyOff,
 			Balance:         BalanceMaglev,
 			Hash:            HashClientIP,
 			MaglevTableSize: 5_000_011,

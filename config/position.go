@@ -4,7 +4,7 @@ import "strings"
 
 // maxDepth bounds how deep values, and how long dotted keys, may be. The TOML
 // library recurses per level and copies the path per level: a megabyte of "{a="
-// takes gigabytes. We need four levels.
+// takes gigabytes. We need six levels.
 const maxDepth = 16
 
 // node is a place in the tree of a TOML file and the line where it starts.

@@ -41,6 +41,13 @@ func TestPositions(t *testing.T) {
 				"s[1]": 7, "s[1].b": 8, "s[1].b[0]": 8, "s[1].b[0].x": 9, "s[1].t": 10, "s[1].t.y": 11,
 			},
 		},
+		"arrays of tables in two levels": {
+			"[[s]]\n[[s.r]]\n[[s.r.b]]\nx = 1\n[[s.r.b]]\n[[s.r]]\n[s.h]\n[[s.r.b]]\nx = 2",
+			map[string]int{
+				"s": 1, "s[0]": 1, "s[0].r": 2, "s[0].r[0]": 2, "s[0].r[0].b": 3, "s[0].r[0].b[0]": 3, "s[0].r[0].b[0].x": 4,
+				"s[0].r[0].b[1]": 5, "s[0].r[1]": 6, "s[0].h": 7, "s[0].r[1].b": 8, "s[0].r[1].b[0]": 8, "s[0].r[1].b[0].x": 9,
+			},
+		},
 		"dotted and quoted keys": {
 			"a . \"b c\" .'d' = 1\n\"\\u0065\" = 2\n'\\e' = 3\n\"\\e\\xe9\" = 4\n[ \"x.y\" . z ]\n",
 			map[string]int{"a": 1, "a.b c": 1, "a.b c.d": 1, "e": 2, `\e`: 3, "\x1b\u00e9": 4, "x.y": 5, "x.y.z": 5},

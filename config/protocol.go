@@ -13,7 +13,7 @@ type ownKey struct {
 
 const meansUDP = `write protocol = "udp" if UDP is meant, or remove it`
 
-// ownKeys are the keys of a service that would do nothing for the other
+// ownKeys are the keys of a service and its tables that would do nothing for the other
 // protocol. It is never written to.
 var ownKeys = map[string]ownKey{
 	"connect_timeout":    {ProtocolTCP, "remove it, or write unreplied_timeout for the wait until the first reply"},
@@ -26,6 +26,15 @@ var ownKeys = map[string]ownKey{
 	"unreplied_timeout":  {ProtocolUDP, meansUDP},
 	"responses":          {ProtocolUDP, meansUDP},
 	"requests":           {ProtocolUDP, meansUDP},
+
+	"queue_size":                 {ProtocolTCP, "remove it, since a datagram does not wait"},
+	"queue_timeout":              {ProtocolTCP, "remove it, since a datagram does not wait"},
+	"proxy_protocol_timeout":     {ProtocolTCP, "remove it, since the header is in the first datagram"},
+	"route":                      {ProtocolTCP, "remove it, since routes go by the TLS ClientHello"},
+	"client_hello_timeout":       {ProtocolTCP, "remove it, since routes go by the TLS ClientHello"},
+	"client_hello_max":           {ProtocolTCP, "remove it, since routes go by the TLS ClientHello"},
+	"max_connections_per_client": {ProtocolTCP, "write max_flows_per_client"},
+	"max_flows_per_client":       {ProtocolUDP, `write max_connections_per_client, or protocol = "udp" if UDP is meant`},
 }
 
 // udpDefaults are the defaults of UDP services that differ from those of TCP.

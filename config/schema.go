@@ -16,18 +16,23 @@ type field struct {
 
 // The tables of a file.
 const (
-	kindRoot    = ""
-	kindDaemon  = "daemon"
-	kindLog     = "log"
-	kindAdmin   = "admin"
-	kindService = "service"
-	kindBackend = "backend"
+	kindRoot      = ""
+	kindDaemon    = "daemon"
+	kindLog       = "log"
+	kindAdmin     = "admin"
+	kindResolver  = "resolver"
+	kindService   = "service"
+	kindAdmission = "admission"
+	kindHealth    = "health"
+	kindEjection  = "ejection"
+	kindRoute     = "route"
+	kindBackend   = "backend"
 )
 
 // schema gives the keys of every table, those of a service for both protocols
 // (see ownKeys and udpDefaults). It is never written to.
 var schema = map[string][]field{
-	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"service", nil}},
+	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"resolver", nil}, {"service", nil}},
 	kindDaemon: {
 		{"workers", 0},
 		{"max_connections", 0},
@@ -42,6 +47,15 @@ var schema = map[string][]field{
 	},
 	kindAdmin: {
 		{"listen", "127.0.0.1:9180"},
+		{"write", true}, // the default of a loopback address
+		{"socket", ""},
+		{"socket_mode", "0660"},
+	},
+	kindResolver: {
+		{"servers", []string{"198.18.0.53", "[2001:db8::53]:53"}},
+		{"timeout", 2 * time.Second},
+		{"min_interval", time.Second},
+		{"max_interval", 5 * time.Minute},
 	},
 	kindService: {
 		{"name", "web"},
@@ -65,24 +79,117 @@ var schema = map[string][]field{
 		{"hash", "5-tuple"},
 		{"maglev_table_size", 65537},
 		{"hash_seed", 0},
+		{"slow_start", time.Duration(0)},
+		{"on_backend_down", "keep"},
+		{"panic", "closed"},
+		{"queue_size", 0},
+		{"queue_timeout", 5 * time.Second},
+		{"resolve_interval", time.Duration(0)},
+		{"proxy_protocol", "off"},
+		{"proxy_protocol_from", []string{"198.18.0.0/24"}},
+		{"proxy_protocol_timeout", 3 * time.Second},
+		{"send_proxy", "off"},
+		{"client_hello_timeout", 3 * time.Second},
+		{"client_hello_max", 61440},
+		{"admission", nil},
+		{"health", nil},
+		{"ejection", nil},
+		{"route", nil},
+		{"backend", nil},
+	},
+	kindAdmission: {
+		{"allow", []string{"203.0.113.0/24", "2001:db8::/32"}},
+		{"deny", []string{"203.0.113.66"}},
+		{"allow_file", ""},
+		{"deny_file", ""},
+		{"max_connections_per_client", 0},
+		{"max_flows_per_client", 0},
+		{"rate_per_client", 0.0},
+		{"rate_burst", 0},
+		{"client_prefix_ipv4", 32},
+		{"client_prefix_ipv6", 64},
+		{"max_clients", 65536},
+	},
+	kindHealth: {
+		{"type", "tcp"},
+		{"interval", 2 * time.Second},
+		{"fast_interval", time.Duration(0)},
+		{"jitter", 10},
+		{"timeout", time.Second},
+		{"rise", 2},
+		{"fall", 3},
+		{"initial", "up"},
+		{"check_source", "host"},
+		{"spoof_address", []string{"203.0.113.10"}},
+		{"address", ""},
+		{"port", 0},
+		{"method", "GET"},
+		{"path", "/"},
+		{"host", ""},
+		{"expect_status", "200-399"},
+		{"expect_body", ""},
+		{"tls", false},
+		{"server_name", ""},
+		{"verify", false},
+		{"min_days", 0},
+		{"send", ""},
+		{"expect", ""},
+		{"query", "."},
+		{"query_type", "NS"},
+		{"expect_rcode", "NOERROR"},
+	},
+	kindEjection: {
+		{"failures", 5},
+		{"base_time", 30 * time.Second},
+		{"max_time", 5 * time.Minute},
+		{"max_ejected_percent", 50},
+	},
+	kindRoute: {
+		{"name", "api"},
+		{"sni", []string{"api.example", "*.api.example"}},
+		{"alpn", []string{"h2"}},
 		{"backend", nil},
 	},
 	kindBackend: {
 		{"name", "web-1"},
 		{"address", "198.18.2.2:8443"},
+		{"srv", "_https._tcp.web.example"},
 		{"weight", 1},
 		{"backup", false},
+		{"max_connections", 0},
+		{"max_flows", 0},
 	},
 }
 
 // headers is how the tables are written in a file.
 var headers = map[string]string{
-	kindDaemon:  "[daemon]",
-	kindLog:     "[log]",
-	kindAdmin:   "[admin]",
-	kindService: "[[service]]",
-	kindBackend: "[[service.backend]]",
+	kindDaemon:    "[daemon]",
+	kindLog:       "[log]",
+	kindAdmin:     "[admin]",
+	kindResolver:  "[resolver]",
+	kindService:   "[[service]]",
+	kindAdmission: "[service.admission]",
+	kindHealth:    "[service.health]",
+	kindEjection:  "[service.ejection]",
+	kindRoute:     "[[service.route]]",
+	kindBackend:   "[[service.backend]]",
 }
+
+// header is how the table is written in a file.
+func (t table) header() string {
+	if t.kind == kindBackend && t.ofRoute {
+		return "[[service.route.backend]]"
+	}
+	return headers[t.kind]
+}
+
+// headerOf is how a table in this one is written in a file.
+func (t table) headerOf(kind string) string {
+	return table{kind: kind, ofRoute: t.kind == kindRoute}.header()
+}
+
+// inService reports whether a table stands below a [[service]].
+func inService(kind string) bool { return strings.Contains(headers[kind], "service.") }
 
 // lookup gives a key of a table.
 func lookup(kind, name string) (field, bool) {
@@ -113,12 +220,16 @@ func (t table) suggest(name string) string {
 	kind := t.kind
 	var homes []string
 	for _, other := range slices.Sorted(maps.Keys(headers)) {
-		if _, ok := lookup(other, name); ok {
+		if _, ok := lookup(other, name); ok && t.protocol.serves(name) {
 			homes = append(homes, headers[other])
 		}
 	}
-	if kind == kindBackend && slices.Contains(homes, headers[kindService]) {
-		return "move it to its [[service]], above the first [[service.backend]]"
+	if inService(kind) && slices.Contains(homes, headers[kindService]) {
+		above := "the first " + t.header()
+		if !strings.HasPrefix(above, "the first [[") {
+			above = "its " + t.header()
+		}
+		return "move it to its [[service]], above " + above
 	}
 	if len(homes) > 0 {
 		return "move it to " + strings.Join(homes, " or ")
@@ -133,7 +244,7 @@ func (t table) suggest(name string) string {
 		if d := distance(name, f.name); d <= bestDistance {
 			best, bestDistance = f.name, d-1
 			if f.value == nil {
-				best = headers[f.name]
+				best = t.headerOf(f.name)
 			}
 		}
 	}

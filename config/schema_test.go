@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -12,19 +11,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// tablesOf gives the tables of a file with a service and a backend, by kind.
+// tablesOf gives the tables of a file, by kind. Of several of one kind it has the
+// keys of all, and of a key the first value.
 func tablesOf(t *testing.T, text string) map[string]map[string]any {
 	t.Helper()
-	root := rootOf(t, text)
-	service := servicesOf(t, text)[0]
-	return map[string]map[string]any{
-		kindRoot:    root,
-		kindDaemon:  root["daemon"].(map[string]any),
-		kindLog:     root["log"].(map[string]any),
-		kindAdmin:   root["admin"].(map[string]any),
-		kindService: service,
-		kindBackend: service["backend"].([]map[string]any)[0],
+	out := make(map[string]map[string]any)
+	var walk func(kind string, v any)
+	walk = func(kind string, v any) {
+		switch v := v.(type) {
+		case []map[string]any:
+			for _, e := range v {
+				walk(kind, e)
+			}
+		case map[string]any:
+			if out[kind] == nil {
+				out[kind] = make(map[string]any)
+			}
+			for key, e := range v {
+				if _, ok := out[kind][key]; !ok {
+					out[kind][key] = e
+				}
+				walk(key, e)
+			}
+		}
 	}
+	walk(kindRoot, rootOf(t, text))
+	return out
 }
 
 func rootOf(t *testing.T, text string) map[string]any {
@@ -43,9 +55,12 @@ func servicesOf(t *testing.T, text string) []map[string]any {
 
 // noDefault are the keys that have none.
 var noDefault = map[string]bool{
-	"service name": true, "service listen": true, "service backend": true,
-	"backend name": true, "backend address": true,
-	" daemon": true, " log": true, " admin": true, " service": true,
+	"service name": true, "service listen": true, "service backend": true, "service route": true,
+	"service admission": true, "service health": true, "service ejection": true,
+	"backend name": true, "backend address": true, "backend srv": true,
+	"route name": true, "route sni": true, "route alpn": true, "route backend": true,
+	"health spoof_address": true, "service proxy_protocol_from": true,
+	" daemon": true, " log": true, " admin": true, " resolver": true, " service": true,
 }
 
 // TestExampleHasEveryKey holds that the example has each key with its default,
@@ -59,12 +74,8 @@ func TestExampleHasEveryKey(t *testing.T) {
 		t.Errorf("warnings of the example: %v", cfg.Warnings)
 	}
 	example := tablesOf(t, string(data))
-	effective := tablesOf(t, writeTOML(t, mustParse(t, minimal)))
+	effective := tablesOf(t, writeTOML(t, mustParse(t, full)))
 	for kind, fields := range schema {
-		fields := slices.DeleteFunc(slices.Clone(fields), func(f field) bool {
-			return kind == kindService && (!ProtocolTCP.serves(f.name) || // TestExampleOfUDP has them
-				!BalanceRoundRobin.hashes(f.name)) // TestExampleOfMaglev
-		})
 		for _, f := range fields {
 			want, written := effective[kind][f.name]
 			if !written {
@@ -74,7 +85,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 			if !shown {
 				t.Errorf("the example lacks %s %s", kind, f.name)
 			}
-			if noDefault[kind+" "+f.name] {
+			if noDefault[kind+" "+f.name] || kind == kindHealth && f.name == "tls" || f.name == "responses" {
 				continue
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -86,6 +97,47 @@ func TestExampleHasEveryKey(t *testing.T) {
 		}
 	}
 }
+
+// full has every key with its default in some service.
+const full = minimal + `
+[service.admission]
+[service.health]
+type = "tcp"
+[service.ejection]
+[[service]]
+name = "keys"
+listen = ["203.0.113.11:443"]
+balance = "maglev"
+proxy_protocol = "accept-from"
+proxy_protocol_from = ["198.18.0.0/24"]
+[service.health]
+type = "http"
+tls = true
+check_source = "spoof"
+[[service.route]]
+name = "api"
+sni = ["api.example"]
+alpn = ["h2"]
+[[service.route.backend]]
+address = "api.example:443"
+[[service.route.backend]]
+srv = "_https._tcp.api.example"
+[[service]]
+name = "dns"
+protocol = "udp"
+listen = ["203.0.113.53:53"]
+backend = [{ address = "198.18.2.53:53" }]
+[service.admission]
+[service.health]
+type = "dns"
+[[service]]
+name = "udp"
+protocol = "udp"
+listen = ["203.0.113.54:53"]
+backend = [{ address = "198.18.2.53:53" }]
+[service.health]
+type = "udp"
+`
 
 // TestExampleExplainsEveryKey holds the line of explanation.
 func TestExampleExplainsEveryKey(t *testing.T) {
@@ -113,21 +165,42 @@ func TestExampleExplainsEveryKey(t *testing.T) {
 func TestEveryKeyIsTyped(t *testing.T) {
 	for kind, fields := range schema {
 		for _, f := range fields {
-			text := fmt.Sprintf("%s = 1.5\n", f.name)
-			switch kind {
-			case kindRoot:
-			case kindBackend:
-				text = headers[kindService] + "\n" + headers[kind] + "\n" + text
-			case kindService:
-				text = headers[kind] + "\nprotocol = \"udp\"\n" + text
-				if !BalanceRoundRobin.hashes(f.name) {
-					text = headers[kind] + "\nbalance = \"maglev\"\n" + f.name + " = 1.5\n"
-				} else if ProtocolTCP.serves(f.name) {
-					text = headers[kind] + "\n" + f.name + " = 1.5\n"
-				}
-			default:
-				text = headers[kind] + "\n" + text
+			if f.name == "rate_per_client" {
+				continue // TestRules has it
 			}
+			service := headers[kindService] + "\n"
+			switch {
+			case kind == kindRoot || !inService(kind) && kind != kindService:
+				service = ""
+			case !ProtocolTCP.serves(f.name):
+				service += "protocol = \"udp\"\n"
+			case !BalanceRoundRobin.takes(f.name):
+				service += "balance = \"maglev\"\n"
+			}
+			if kind != kindRoot && kind != kindService {
+				service += headers[kind] + "\n"
+			}
+			if kind == kindHealth && f.name != "type" {
+				for _, k := range healthKeys {
+					if k.name == f.name {
+						service += fmt.Sprintf("type = %q\n", string(k.of[0]))
+					}
+				}
+			}
+			if f.name == "spoof_address" {
+				service += "check_source = \"spoof\"\n"
+			}
+			switch f.name {
+			case "panic":
+				continue // needs a table below, TestRules has it
+			case "resolve_interval":
+				service += "backend = [{ address = \"a.example:1\" }]\n"
+			case "proxy_protocol_timeout":
+				service += "proxy_protocol = \"require\"\n"
+			case "client_hello_timeout", "client_hello_max":
+				service += "route = [{}]\n"
+			}
+			text := service + f.name + " = 1.5\n"
 			_, err := Parse("f", []byte(text))
 			var errs Errors
 			if !errors.As(err, &errs) {
@@ -145,28 +218,77 @@ func TestEveryKeyIsTyped(t *testing.T) {
 	}
 }
 
-// TestExamplesOfSchemaAreValid holds that what remedies show can be written.
+// TestExamplesOfSchemaAreValid holds that what remedies show can be written: each
+// key, in a file that has what it needs.
 func TestExamplesOfSchemaAreValid(t *testing.T) {
-	for _, protocol := range []Protocol{ProtocolTCP, ProtocolUDP} {
-		var b strings.Builder
-		for _, kind := range []string{kindDaemon, kindLog, kindAdmin, kindService, kindBackend} {
-			b.WriteString(headers[kind] + "\n")
-			for _, f := range schema[kind] {
-				if kind == kindService && f.name == "protocol" {
-					f.value = string(protocol)
-				}
-				if kind == kindService && f.name == "balance" {
-					f.value = string(BalanceMaglev) // which has all keys
-				}
-				if f.value != nil && (kind != kindService || protocol.serves(f.name)) {
-					b.WriteString(f.example() + "\n")
-				}
+	needs := map[string]string{
+		"hash": `balance = "maglev"`, "maglev_table_size": `balance = "maglev"`, "hash_seed": `balance = "maglev"`,
+		"panic":                  "ejection = {}",
+		"proxy_protocol_from":    `proxy_protocol = "require"`,
+		"proxy_protocol_timeout": `proxy_protocol = "require"`,
+		"spoof_address":          `check_source = "spoof"`,
+	}
+	for kind, fields := range schema {
+		for _, f := range fields {
+			if f.value == nil {
+				continue // a table
+			}
+			protocol := ProtocolTCP
+			if !protocol.serves(f.name) {
+				protocol = ProtocolUDP
+			}
+			text := exampleFile(kind, f, protocol, needs[f.name])
+			if _, err := Parse("f", []byte(text)); err != nil {
+				t.Errorf("%s %s: %v\n%s", kind, f.name, err, text)
 			}
 		}
-		if got := mustParse(t, b.String()).Services[0].Protocol; got != protocol {
-			t.Errorf("protocol %q, want %q", got, protocol)
-		}
 	}
+}
+
+// exampleFile is a file with the example of f, and with need beside it.
+func exampleFile(kind string, f field, protocol Protocol, need string) string {
+	lines := func(of, rest string, keys ...string) string {
+		if of == kind {
+			var own []string
+			for _, k := range keys {
+				if !strings.HasPrefix(k, f.name+" = ") {
+					own = append(own, k)
+				}
+			}
+			keys = append(own, f.example(), need)
+		}
+		return headers[of] + "\n" + strings.Join(keys, "\n") + "\n" + rest
+	}
+	backend := []string{`address = "198.18.2.2:8443"`}
+	service := []string{`name = "web"`, fmt.Sprintf("protocol = %q", string(protocol)), `listen = ["203.0.113.10:443"]`}
+	switch f.name {
+	case "srv":
+		backend = nil
+	case "resolve_interval":
+		backend = []string{`address = "a.example:1"`}
+	case "listen":
+		service = append(service, `source = "client-ip"`) // of two families, with backends of one
+	}
+	var text string
+	if kind == kindDaemon || kind == kindLog || kind == kindAdmin || kind == kindResolver {
+		text = lines(kind, "")
+	}
+	text += lines(kindService, lines(kindBackend, "", backend...), service...)
+	switch {
+	case kind == kindHealth:
+		typ := `type = "tcp"`
+		for _, k := range healthKeys {
+			if k.name == f.name {
+				typ = fmt.Sprintf("type = %q", string(k.of[0]))
+			}
+		}
+		text += lines(kindHealth, "", typ)
+	case kind == kindAdmission || kind == kindEjection:
+		text += lines(kind, "")
+	case kind == kindRoute || strings.HasPrefix(f.name, "client_hello"):
+		text += lines(kindRoute, "[[service.route.backend]]\naddress = \"198.18.2.3:8443\"\n", `name = "a"`, `sni = ["a.example"]`)
+	}
+	return text
 }
 
 func TestDistance(t *testing.T) {

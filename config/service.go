@@ -104,15 +104,26 @@ func (r *reader) service(t table, name string) Service {
 	before := len(r.errs)
 	s.Source = choice(t, "source", SourceClient, SourceClientIP, SourcePreferClient, SourceHost)
 	s.Listen = r.listen(t)
-	s.Backends = r.pool(t)
+	taken := make(map[string]int)
+	s.Backends = r.pool(t, taken)
+	r.readRoutes(t, &s, taken)
+	noPool := isEmpty(t.values[kindBackend]) && (isEmpty(t.values[kindRoute]) || t.protocol == ProtocolUDP)
 	mode, given := t.values["mode"]
-	if (!given || mode == string(ModeVIP)) && isEmpty(t.values[kindBackend]) {
+	if (!given || mode == string(ModeVIP)) && noPool {
 		r.failf(t.here(), `add a [[service.backend]] with its address, or write mode = "intercept"`, "a vip service needs a backend")
 	}
-	if len(r.errs) == before && len(s.Backends) > 0 {
-		r.checkFamilies(t, s)
+	if len(r.errs) == before {
+		for _, p := range s.pools() {
+			r.checkFamilies(t, s, p)
+		}
 	}
-	t.readBalance(&s)
+	t.readProxyProtocol(&s)
+	t.readAdmission(&s)
+	if s.Mode == ModeIntercept && noPool {
+		t.refusePool()
+	} else {
+		t.readPool(&s)
+	}
 	// Of a service whose protocol is misspelt the keys of both are looked at.
 	if t.protocol != ProtocolUDP {
 		t.readTCP(&s)
@@ -156,61 +167,4 @@ func (r *reader) listen(t table) []netip.AddrPort {
 		}
 	}
 	return out
-}
-
-// pool reads the backends of a service.
-func (r *reader) pool(t table) []Backend {
-	var out []Backend
-	addresses := make(map[netip.AddrPort]int)
-	names := make(map[string]int)
-	for _, bt := range t.tables(kindBackend) {
-		bt.checkKeys()
-		weight, backup := int(bt.integer("weight", maxWeight)), bt.boolean("backup")
-		addr, ok := r.backendAddress(bt)
-		if !ok {
-			bt.text("name") // for its mistakes
-			continue
-		}
-		at := bt.at("address")
-		if line, taken := addresses[addr]; taken {
-			r.failf(at, "list every backend once", "%s is the backend at line %d too", addr, line)
-			continue
-		}
-		addresses[addr] = at.line
-		r.backends = append(r.backends, upstream{addr: addr, protocol: t.protocol, at: at})
-		b := Backend{Name: addr.String(), Address: addr, Weight: weight, Backup: backup}
-		if s, given, ok := bt.text("name"); given && ok {
-			b.Name = s
-		}
-		switch line, taken := names[b.Name]; {
-		case b.Name != addr.String() && !validName.MatchString(b.Name):
-			r.failf(bt.at("name"), nameRemedy+", or leave it out", "%s is no name for a backend", quote(b.Name))
-		case taken:
-			r.failf(bt.at("name"), "give every backend of a service a name of its own", "%q is the name of the backend at line %d too", b.Name, line)
-		}
-		names[b.Name] = bt.at("name").line
-		out = append(out, b)
-	}
-	return out
-}
-
-// backendAddress reads the address of a backend.
-func (r *reader) backendAddress(t table) (netip.AddrPort, bool) {
-	s, given, ok := t.text("address")
-	if !ok {
-		return netip.AddrPort{}, false
-	}
-	if !given {
-		r.failf(t.here(), "add "+t.field("address").example(), "the backend has no address")
-		return netip.AddrPort{}, false
-	}
-	addr, bad := parseAddrPort(s)
-	if bad == nil && addr.Addr().IsUnspecified() {
-		bad = &mistake{quote(s) + " is a wildcard", "write the address of one server"}
-	}
-	if bad != nil {
-		r.failf(t.at("address"), bad.remedy, "%s", bad.msg)
-		return netip.AddrPort{}, false
-	}
-	return addr, true
 }

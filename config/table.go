@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,14 +19,15 @@ type table struct {
 	values map[string]any
 	node   *node
 
-	protocol Protocol // of a service; "" for other tables, and if the file does not say it rightly
+	protocol Protocol // of the service; "" for tables of none, and if the file does not say it rightly
+	ofRoute  bool     // a backend of a route
 }
 
 // at is the place of a key of the table.
 func (t table) at(key string) place {
 	name := key
 	switch {
-	case t.kind == kindService:
+	case t.kind == kindService || t.kind == kindRoute:
 		name = t.name + " " + key
 	case t.kind != kindRoot:
 		name = t.name + "." + key
@@ -93,7 +95,10 @@ func describe(v any) string {
 }
 
 // integer gives a number from 0 to most.
-func (t table) integer(key string, most int64) int64 {
+func (t table) integer(key string, most int64) int64 { return t.between(key, 0, most) }
+
+// between gives a number from least to most.
+func (t table) between(key string, least, most int64) int64 {
 	f := t.field(key)
 	def := int64(f.value.(int))
 	v, given := t.values[key]
@@ -111,11 +116,34 @@ func (t table) integer(key string, most int64) int64 {
 		t.wrongType(t.at(key), remedy, "an integer", v)
 		return def
 	}
-	if n < 0 || n > most {
-		t.r.failf(t.at(key), fmt.Sprintf("write a number from 0 to %d", most), "%d is out of range", n)
+	if n < least || n > most {
+		t.r.failf(t.at(key), fmt.Sprintf("write a number from %d to %d", least, most), "%d is out of range", n)
 		return def
 	}
 	return n
+}
+
+// number gives a number with or without a fraction: 0, or from least to most.
+func (t table) number(key string, least, most float64) float64 {
+	f := t.field(key)
+	def := f.value.(float64)
+	v, given := t.values[key]
+	if !given {
+		return def
+	}
+	n, ok := v.(float64)
+	if i, isInt := v.(int64); isInt {
+		n, ok = float64(i), true
+	}
+	if !ok {
+		t.wrongType(t.at(key), "write it without quotes, such as "+key+" = 10", "a number", v)
+		return def
+	}
+	if n != 0 && !(n >= least && n <= most) { // NaN too
+		t.r.failf(t.at(key), fmt.Sprintf("write 0, or a number from %v to %.0f", least, most), "%v is out of range", n)
+		return def
+	}
+	return math.Abs(n) // of -0
 }
 
 // boolean gives true or false.
@@ -146,6 +174,31 @@ func (t table) text(key string) (s string, given, ok bool) {
 		t.wrongType(t.at(key), "write it in quotes, such as "+f.example(), "a string", v)
 	}
 	return s, true, ok
+}
+
+// string gives a string or its default.
+func (t table) string(key string) string {
+	s, given, ok := t.text(key)
+	if !given || !ok {
+		return t.field(key).value.(string)
+	}
+	return s
+}
+
+// refuse notes a key that would do nothing.
+func (t table) refuse(key, remedy, format string, args ...any) {
+	if _, given := t.values[key]; given {
+		t.r.failf(t.at(key), remedy, format, args...)
+	}
+}
+
+// idle warns of a key that does nothing here, unless it has its default, which is
+// how [Config.WriteTOML] writes it.
+func (t table) idle(key, remedy, msg string) {
+	v, given := t.values[key]
+	if f := t.field(key); given && (field{key, v}).example() != f.example() {
+		t.r.warnf(t.at(key), remedy, "%s", msg)
+	}
 }
 
 // choice gives one of the allowed values.
@@ -198,15 +251,25 @@ func (t table) list(key string) (items []listItem, ok bool) {
 
 // table gives a table of the root; a missing one is empty.
 func (t table) table(kind string) table {
-	sub := table{r: t.r, kind: kind, name: kind, node: t.node.child(kind)}
+	sub, _ := t.nested(kind)
+	return sub
+}
+
+// nested gives a table in this one, and reports whether there is one.
+func (t table) nested(kind string) (table, bool) {
+	sub := table{r: t.r, kind: kind, name: t.at(kind).key, node: t.node.child(kind), protocol: t.protocol}
 	v, given := t.values[kind]
+	if !given {
+		return sub, false
+	}
 	values, ok := v.(map[string]any)
-	if given && !ok {
+	if !ok {
 		t.wrongType(t.at(kind), fmt.Sprintf("write it as a table, %s", headers[kind]), "a table", v)
+		return sub, false
 	}
 	sub.values = values
 	sub.checkKeys()
-	return sub
+	return sub, true
 }
 
 // tables gives an array of tables, [[kind]] in the file. The caller names them.
@@ -219,10 +282,10 @@ func (t table) tables(kind string) []table {
 	add := func(i int, values map[string]any) {
 		out = append(out, table{
 			r: t.r, kind: kind, name: fmt.Sprintf("%s[%d]", t.at(kind).key, i),
-			values: values, node: t.node.child(kind).item(i),
+			values: values, node: t.node.child(kind).item(i), protocol: t.protocol, ofRoute: t.kind == kindRoute,
 		})
 	}
-	remedy := fmt.Sprintf("write %s with double brackets above each", headers[kind])
+	remedy := fmt.Sprintf("write %s with double brackets above each", t.headerOf(kind))
 	switch v := v.(type) {
 	case []map[string]any:
 		for i, values := range v {
