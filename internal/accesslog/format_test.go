@@ -61,6 +61,7 @@ func TestJSONFields(t *testing.T) {
 		"bytes_in": 517.0, "bytes_out": 104857600.0,
 		"queue_ms": 0.0, "connect_ms": 1.042, "duration_ms": 2000.007,
 		"path_in": "copy", "path_out": "splice", "retries": 1.0,
+		"client_rtt_us": 25312.0, "upstream_rtt_us": -1.0, "client_retrans": 3.0, "upstream_retrans": -1.0, "limited_by": "network",
 		"reason": "client_fin", "term": "--",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -68,8 +69,9 @@ func TestJSONFields(t *testing.T) {
 	}
 }
 
-// TestJSONOfDatagrams holds that udp has the fields of tcp and two more, zero or
-// not, and that tcp has none of them, whatever the record says.
+// TestJSONOfDatagrams holds that udp has the counts of datagrams, zero or not, in
+// place of what is known of tcp's legs, and that tcp has none of them, whatever
+// the record says.
 func TestJSONOfDatagrams(t *testing.T) {
 	fields := func(r accesslog.Record) map[string]any {
 		var got map[string]any
@@ -92,8 +94,8 @@ func TestJSONOfDatagrams(t *testing.T) {
 	got = fields(tcp)
 	_, in := got["datagrams_in"]
 	_, out := got["datagrams_out"]
-	if in || out || len(got) != 20 {
-		t.Errorf("tcp: %d fields, want 20: %v", len(got), got)
+	if in || out || len(got) != 25 {
+		t.Errorf("tcp: %d fields, want 25: %v", len(got), got)
 	}
 }
 

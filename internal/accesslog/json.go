@@ -14,12 +14,12 @@ const hexDigits = "0123456789abcdef"
 
 // AppendJSON appends r as one JSON object, without a newline, and allocates
 // nothing if dst has room. Every field is always there, but the counts of
-// datagrams for udp only.
+// datagrams for udp only, and what is known of the legs for tcp only.
 func AppendJSON(dst []byte, r *Record) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, jsonTime)
 	dst = append(dst, `","flow_id":"`...)
-	dst = appendHex16(dst, r.FlowID)
+	dst = AppendFlowID(dst, r.FlowID)
 	dst = append(dst, `","service":`...)
 	dst = appendString(dst, r.Service)
 	dst = append(dst, `,"protocol":`...)
@@ -58,6 +58,18 @@ func AppendJSON(dst []byte, r *Record) []byte {
 	dst = appendString(dst, r.PathOut)
 	dst = append(dst, `,"retries":`...)
 	dst = strconv.AppendInt(dst, int64(r.Retries), 10)
+	if r.Protocol == "tcp" {
+		dst = append(dst, `,"client_rtt_us":`...)
+		dst = appendMicros(dst, r.ClientRTT)
+		dst = append(dst, `,"upstream_rtt_us":`...)
+		dst = appendMicros(dst, r.UpstreamRTT)
+		dst = append(dst, `,"client_retrans":`...)
+		dst = strconv.AppendInt(dst, int64(r.ClientRetrans), 10)
+		dst = append(dst, `,"upstream_retrans":`...)
+		dst = strconv.AppendInt(dst, int64(r.UpstreamRetrans), 10)
+		dst = append(dst, `,"limited_by":`...)
+		dst = appendString(dst, r.LimitedBy)
+	}
 	dst = append(dst, `,"reason":`...)
 	dst = appendString(dst, r.Reason)
 	dst = append(dst, `,"term":`...)
@@ -65,8 +77,8 @@ func AppendJSON(dst []byte, r *Record) []byte {
 	return append(dst, '}')
 }
 
-// appendHex16 appends v as exactly 16 hex digits.
-func appendHex16(dst []byte, v uint64) []byte {
+// AppendFlowID appends a flow's id as it is written everywhere: 16 hex digits.
+func AppendFlowID(dst []byte, v uint64) []byte {
 	for shift := 60; shift >= 0; shift -= 4 {
 		dst = append(dst, hexDigits[v>>shift&0xf])
 	}
@@ -84,6 +96,14 @@ func appendMillis(dst []byte, d time.Duration) []byte {
 	dst = strconv.AppendInt(dst, us/1000, 10)
 	frac := us % 1000
 	return append(dst, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
+}
+
+// appendMicros appends d as whole microseconds, -1 for a duration that never was.
+func appendMicros(dst []byte, d time.Duration) []byte {
+	if d < 0 {
+		return append(dst, "-1"...)
+	}
+	return strconv.AppendInt(dst, d.Microseconds(), 10)
 }
 
 // appendAddrPort appends a as a JSON string.

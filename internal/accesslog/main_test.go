@@ -33,12 +33,16 @@ func full() accesslog.Record {
 		PathIn:         "copy",
 		PathOut:        "splice",
 		Retries:        1,
-		Reason:         "client_fin",
-		Term:           "--",
-		ActConn:        9,
-		FeConn:         5,
-		BeConn:         4,
-		SrvConn:        2,
+		ClientRTT:      25312 * time.Microsecond,
+		UpstreamRTT:    -1,
+		ClientRetrans:  3, UpstreamRetrans: -1,
+		LimitedBy: "network",
+		Reason:    "client_fin",
+		Term:      "--",
+		ActConn:   9,
+		FeConn:    5,
+		BeConn:    4,
+		SrvConn:   2,
 	}
 }
 

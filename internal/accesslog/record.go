@@ -43,6 +43,15 @@ type Record struct {
 	// Retries counts the connects after the first.
 	Retries int
 
+	// ClientRTT and UpstreamRTT are the smoothed round-trip times of the legs at
+	// the end of the flow, ClientRetrans and UpstreamRetrans the segments that
+	// were sent again on them; -1 means unknown. LimitedBy is what kept the flow
+	// from going faster: "client", "upstream", "proxy", "network", or "" if it
+	// carried nothing. Only records of tcp, in JSON, have them.
+	ClientRTT, UpstreamRTT         time.Duration
+	ClientRetrans, UpstreamRetrans int
+	LimitedBy                      string
+
 	// Reason is why the flow ended, Term HAProxy's two letters for the same.
 	Reason, Term string
 

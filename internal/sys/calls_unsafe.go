@@ -106,6 +106,15 @@ func Unsent(fd int) (int, Errno) {
 	return int(v), e
 }
 
+// TCPInfo stores what the kernel knows of the connection fd in info (TCP_INFO,
+// tcp(7)). What an older kernel does not tell is zero.
+func TCPInfo(fd int, info *unix.TCPInfo) Errno {
+	*info = unix.TCPInfo{}
+	n := uint32(unsafe.Sizeof(*info))
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_TCP, unix.TCP_INFO, uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&n)), 0)
+	return e
+}
+
 // ShutdownWrite sends FIN behind what was written to fd.
 func ShutdownWrite(fd int) Errno {
 	_, _, e := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
