@@ -183,13 +183,26 @@ func (w *worker) begin(l *listener, fd int, from netip.AddrPort) {
 		w.end(f, Loop)
 		return
 	}
+	header, hello := w.expects(f, from.Addr())
+	if header && !pt.svc.trusts(from.Addr()) {
+		w.end(f, ProxyHeaderRefused)
+		return
+	}
+	if !header && !w.admitClient(f) {
+		return
+	}
 	if err := w.loop.Add(fd, flowEvents, f.tag(client)); err != nil {
 		w.proxy.report(event{kind: eventResources, err: err})
 		w.end(f, ResourcesExhausted)
 		return
 	}
+	if header || hello {
+		w.beginGreeting(f, header, hello)
+		return
+	}
 	w.readEarly(f)
 	if f.state != free {
+		w.announce(f, nil)
 		w.connect(f)
 	}
 }
@@ -205,6 +218,8 @@ func (w *worker) readEarly(f *flow) {
 		w.end(f, ClientAbort)
 	case n == 0:
 		f.dirs[client].eof = true
+	case f.unproven && f.forged(w.buf[:n]):
+		w.end(f, ProxyHeaderRefused)
 	default:
 		w.count(f, client, pathCopy, n)
 		f.dirs[client].buf = w.bufs.hold(w.buf[:n])

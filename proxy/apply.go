@@ -13,7 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/admission"
 	"github.com/tproxyd/tproxyd/internal/balance"
+	"github.com/tproxyd/tproxyd/internal/clienthello"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -36,9 +38,17 @@ func (p *Proxy) Apply(c Config) error {
 	if err := p.guard.checkBackends(c.Services, own); err != nil {
 		return err
 	}
+	controls := map[string]*admission.Control{}
 	for _, s := range c.Services {
 		if _, err := balance.NewPool(s.balancing(nil)); err != nil {
 			return fmt.Errorf("service %q: %w", s.Name, err)
+		}
+		if s.Admission == nil {
+			continue
+		}
+		var err error
+		if controls[s.Name], err = admission.New(*s.Admission); err != nil {
+			return fmt.Errorf("service %q: admission: %w", s.Name, err)
 		}
 	}
 	opened, err := p.openListeners(c.Services)
@@ -54,7 +64,7 @@ func (p *Proxy) Apply(c Config) error {
 	services := make([]*service, len(c.Services))
 	sockets := map[listenKey][]int{}
 	for i, s := range c.Services {
-		services[i] = p.newService(s, c)
+		services[i] = p.newService(s, c, controls[s.Name])
 		for _, key := range s.keys() {
 			if sockets[key] = opened.fds[key]; sockets[key] == nil {
 				sockets[key] = p.sockets[key]
@@ -63,8 +73,12 @@ func (p *Proxy) Apply(c Config) error {
 	}
 	p.mark.Store(c.Mark)
 	p.guard.listens.Store(&own)
+	p.governor.prepare(services)
 	p.publish(services)
 	p.each(func(w *worker) { w.install(services, sockets, c.DrainTimeout) })
+	for _, svc := range services {
+		svc.stats.forget(svc.Backends, svc.Discovered)
+	}
 	p.config, p.sockets = c, sockets
 	return nil
 }
@@ -227,7 +241,7 @@ func Check(c Config) error {
 }
 
 // newService prepares s for the workers.
-func (p *Proxy) newService(s Service, c Config) *service {
+func (p *Proxy) newService(s Service, c Config, control *admission.Control) *service {
 	st := p.stats[s.Name]
 	if st == nil {
 		st = newServiceStats(s.Name, len(p.workers))
@@ -240,18 +254,24 @@ func (p *Proxy) newService(s Service, c Config) *service {
 	}
 	svc.pool, _ = balance.NewPool(s.balancing(st)) // Apply has tried it
 	svc.hashes = s.Balance == balance.Maglev || s.Balance == balance.SourceHash
-	var members [poolCount][]int
-	for i, b := range s.Backends {
+	svc.noDefault = len(s.Routes) > 0 && !s.Default
+	for _, b := range s.Backends {
 		svc.targets = append(svc.targets, newEndpoint(b.Addr))
-		own := poolV4
-		if b.Addr.Addr().Is6() {
-			own = poolV6
-		}
-		members[own] = append(members[own], i)
-		members[poolAny] = append(members[poolAny], i)
 	}
-	for i := range members {
-		svc.views[i] = svc.pool.View(members[i])
+	svc.split = s.views(svc.pool)
+	if control != nil {
+		control.Adopt(st.admission)
+	}
+	svc.admission, st.admission = control, control
+	for _, prefix := range s.ProxyFrom {
+		svc.trusted.Insert(prefix)
+	}
+	if len(s.Routes) > 0 {
+		routes := make([]clienthello.Route, len(s.Routes))
+		for i, r := range s.Routes {
+			routes[i] = clienthello.Route{SNI: r.SNI, ALPN: r.ALPN}
+		}
+		svc.table = clienthello.NewTable(routes)
 	}
 	return svc
 }
@@ -261,7 +281,7 @@ func (p *Proxy) newService(s Service, c Config) *service {
 func (s *Service) balancing(stats *serviceStats) balance.Config {
 	c := balance.Config{Algorithm: s.Balance, Hash: s.Hash, TableSize: s.TableSize, Seed: s.Seed}
 	for _, b := range s.Backends {
-		m := balance.Member{Name: b.Name, Weight: b.Weight, Backup: b.Backup}
+		m := balance.Member{Name: b.Name, Weight: b.Weight, Backup: b.Backup, Limit: b.Limit}
 		if stats != nil {
 			m.Load = &stats.backend(b.Name).load
 		}
@@ -273,18 +293,25 @@ func (s *Service) balancing(stats *serviceStats) balance.Config {
 // newPart is w's part of svc.
 func (w *worker) newPart(svc *service) *part {
 	pt := &part{svc: svc, shard: svc.stats.shards[w.id]}
-	names := []string{originalBackend}
-	if len(svc.Backends) > 0 {
-		names = names[:0]
-		for _, b := range svc.Backends {
-			names = append(names, b.Name)
+	if svc.original() {
+		pt.backends = append(pt.backends, svc.stats.backend(originalBackend).shards[w.id])
+	}
+	for _, b := range svc.Backends {
+		pt.backends = append(pt.backends, svc.stats.backend(b.Name).shards[w.id])
+	}
+	pt.pickers = make([][poolCount]*balance.Selector, len(svc.split))
+	for route, views := range svc.split {
+		for i, v := range views {
+			pt.pickers[route][i] = v.Selector(w.id)
 		}
 	}
-	for _, name := range names {
-		pt.backends = append(pt.backends, svc.stats.backend(name).shards[w.id])
-	}
-	for i, v := range svc.views {
-		pt.pickers[i] = v.Selector(w.id)
+	if svc.Protocol == TCP {
+		pt.queues = make([][poolCount]*queue, len(svc.split))
+		for route := range pt.queues {
+			for i := range pt.queues[route] {
+				pt.queues[route][i] = w.queueOf(svc.stats, queueKey{svc.routeName(uint16(route)), i})
+			}
+		}
 	}
 	return pt
 }
@@ -292,10 +319,12 @@ func (w *worker) newPart(svc *service) *part {
 // install makes services what w serves.
 func (w *worker) install(services []*service, sockets map[listenKey][]int, drain time.Duration) {
 	parts := map[listenKey]*part{}
-	present := map[string]bool{}
+	current := map[*serviceStats]*part{}
 	for _, svc := range services {
 		pt := w.newPart(svc)
-		present[svc.Name] = true
+		if current[svc.stats] = pt; svc.Protocol == UDP {
+			current[svc.stats] = nil
+		}
 		for _, key := range svc.keys() {
 			parts[key] = pt
 		}
@@ -322,12 +351,32 @@ func (w *worker) install(services []*service, sockets map[listenKey][]int, drain
 	at := w.loop.Now() + int64(drain)
 	w.udp.install(parts, sockets, at)
 	w.flows.all(func(f *flow) {
-		if present[f.part.svc.Name] {
-			f.drainAt = 0 // its service may have been gone for a while
-		} else {
+		pt := current[f.part.svc.stats]
+		if pt == nil {
 			w.drainFlow(f, at)
+			return
+		}
+		f.drainAt = 0 // its service may have been gone for a while
+		if f.state == greeting || f.state == queued {
+			w.moveTo(f, pt)
 		}
 	})
+}
+
+// moveTo makes f, which has no backend yet, a flow of the part pt.
+func (w *worker) moveTo(f *flow, pt *part) {
+	waits, ticket := f.state == queued, f.ticket
+	if waits {
+		w.leaveQueue(f)
+		f.ticket = ticket
+	}
+	f.route = pt.svc.routeOf(f.part.svc.routeName(f.route))
+	f.part, f.tried, f.policy = pt, balance.Set{}, pt.svc.Source
+	if waits {
+		w.connect(f)
+	} else {
+		w.regreet(f)
+	}
 }
 
 // assign gives l to a part. Sockets that are accepted from now on inherit its
@@ -395,7 +444,7 @@ func (w *worker) drainFlow(f *flow, at int64) {
 	switch f.state {
 	case relaying:
 		w.loop.Schedule(&f.timer, w.flowDeadline(f))
-	case connecting, waiting, resetting:
+	case greeting, queued, waiting, connecting, resetting:
 		w.loop.Schedule(&f.timer, f.due())
 	case free:
 	}

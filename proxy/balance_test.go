@@ -165,7 +165,7 @@ func TestBackup(t *testing.T) {
 func TestUDPBalance(t *testing.T) {
 	s := udpVIP("dns", 53)
 	s.Listen = s.Listen[:1]
-	s.Backends = []Backend{{"one", addrPort(lab.ServerIP4, 53), 2, false}, {"two", addrPort(lab.ServerIP4, 54), 1, false}}
+	s.Backends = []Backend{{Name: "one", Addr: addrPort(lab.ServerIP4, 53), Weight: 2}, {Name: "two", Addr: addrPort(lab.ServerIP4, 54), Weight: 1}}
 	b := newBedWorkers(t, 1, Config{Services: []Service{s}})
 	for _, port := range []int{53, 54} {
 		b.datagramServerOn(lab.ServerIP4, port, func([]byte, netip.AddrPort) [][]byte { return [][]byte{{byte(port)}} })
@@ -181,7 +181,7 @@ func TestUDPBalance(t *testing.T) {
 	if got[53] != 20 || got[54] != 10 {
 		t.Errorf("flows by port %v, the weights are 2 and 1", got)
 	}
-	s.Backends = []Backend{{"two", addrPort(lab.ServerIP4, 54), 0, false}, {"one", addrPort(lab.ServerIP4, 53), 5, false}}
+	s.Backends = []Backend{{Name: "two", Addr: addrPort(lab.ServerIP4, 54), Weight: 0}, {Name: "one", Addr: addrPort(lab.ServerIP4, 53), Weight: 5}}
 	b.apply(Config{Services: []Service{s}})
 	for c, port := range conns {
 		if now := ask(t, c, []byte("?"))[0]; now != port {
@@ -208,7 +208,7 @@ func TestBadBalance(t *testing.T) {
 	}
 	b.whose(addrPort(lab.VIP4, 80))
 	const want = `
-# HELP tproxyd_backend_weight Weight of a backend among those of its service, 0 to 256.
+# HELP tproxyd_backend_weight Weight of a backend among those of its pool, 0 to 256, as configured or set at run time.
 # TYPE tproxyd_backend_weight gauge
 tproxyd_backend_weight{backend="b81",service="web"} 1
 tproxyd_backend_weight{backend="b82",service="web"} 1

@@ -58,6 +58,7 @@ func (w *worker) cannotWrite(f *flow, side int) {
 
 // startReset gives up leg side and lets the other one have what was read.
 func (w *worker) startReset(f *flow, side int, why Reason) {
+	w.sample(f, w.loop.Now())
 	f.reason = why
 	f.closer = uint8(side)
 	f.state = resetting
@@ -126,22 +127,36 @@ func (w *worker) finishReset(f *flow) {
 func (w *worker) flowExpired(f *flow) {
 	now := w.loop.Now()
 	switch f.state {
-	case waiting, connecting:
+	case greeting, queued, waiting, connecting:
 		switch {
 		case f.drainAt != 0 && now >= f.drainAt:
 			w.end(f, Drained)
 		case now < f.deadline: // it was drained, but its service came back
 			w.loop.Schedule(&f.timer, f.due())
-		case f.state == waiting:
-			w.dial(f)
 		default:
-			w.connectFailed(f, unix.ETIMEDOUT)
+			w.stateExpired(f)
 		}
 	case resetting:
 		w.finishReset(f)
 	case relaying:
 		w.checkTimeouts(f, now)
 	case free:
+	}
+}
+
+// stateExpired goes on with f, which has not a connection yet and whose time in
+// its state is over.
+func (w *worker) stateExpired(f *flow) {
+	switch f.state {
+	case greeting:
+		w.end(f, GreetingTimeout)
+	case queued:
+		w.end(f, QueueTimeout)
+	case waiting:
+		w.dial(f)
+	case connecting:
+		w.connectFailed(f, unix.ETIMEDOUT)
+	case free, relaying, resetting:
 	}
 }
 
@@ -198,6 +213,9 @@ func (w *worker) flowDeadline(f *flow) int64 {
 func (w *worker) settle(f *flow) {
 	f.settled = true
 	w.unguard(f)
+	if f.dirs[upstream].bytes() > 0 {
+		w.succeeded(&f.head)
+	}
 	if err := sys.SetLiveness(int(f.legs[upstream].fd), f.part.svc.liveness()); err != nil {
 		w.proxy.report(event{kind: eventOption, service: f.part.svc.Name, err: err})
 	}
@@ -233,17 +251,22 @@ func (w *worker) closeLeg(f *flow, side int, abort bool) {
 // peers have closed ends in FIN.
 func (w *worker) end(f *flow, why Reason) {
 	abort := why != ClientClose && why != UpstreamClose
-	if f.state == connecting || f.connected != 0 {
-		f.vacate()
+	if f.state == queued {
+		w.leaveQueue(f)
 	}
+	now := w.loop.Clock()
+	w.sample(f, now)
+	w.judge(f, why)
 	w.closeLeg(f, client, abort)
 	w.closeLeg(f, upstream, abort)
+	w.endGreeting(f)
+	f.dismiss()
+	w.vacate(&f.head) // after that, so that the backend sees the end before the next flow
 	w.discard(&f.dirs[client])
 	w.discard(&f.dirs[upstream])
 	w.loop.Cancel(&f.timer)
 	w.unguard(f)
 
-	now := w.loop.Clock()
 	svc := f.part.svc
 	f.part.shard.closed[why].Add(1)
 	f.part.shard.duration.observe(time.Duration(now - f.accepted))
@@ -265,8 +288,10 @@ func (w *worker) end(f *flow, why Reason) {
 func (w *worker) record(f *flow, why Reason, now int64) {
 	r := w.newRecord(&f.head, why, now)
 	r.Protocol = TCP.String()
-	r.BytesIn = f.dirs[client].copied + f.dirs[client].moved
-	r.BytesOut = f.dirs[upstream].copied + f.dirs[upstream].moved
+	r.BytesIn, r.BytesOut = f.dirs[client].bytes(), f.dirs[upstream].bytes()
+	r.ClientRTT, r.ClientRetrans = f.quality.leg(client)
+	r.UpstreamRTT, r.UpstreamRetrans = f.quality.leg(upstream)
+	r.LimitedBy = limitNames[f.quality.limited]
 	r.PathIn, r.PathOut = f.dirs[client].path(), f.dirs[upstream].path()
 	r.Retries = int(f.retries)
 	r.ActConn, r.FeConn = uint32(w.proxy.active.Load()), uint32(f.part.svc.stats.active.Load())

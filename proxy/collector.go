@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tproxyd/tproxyd/internal/health"
 )
 
 // The metrics' names.
@@ -18,6 +19,15 @@ const (
 	metricConflicts         = "tproxyd_source_conflicts_total"
 	metricBackendTries      = "tproxyd_backend_connections_total"
 	metricBackendWeight     = "tproxyd_backend_weight"
+	metricBackendUp         = "tproxyd_backend_up"
+	metricBackendState      = "tproxyd_backend_state"
+	metricBackendQueue      = "tproxyd_backend_queue_length"
+	metricQueue             = "tproxyd_queue_length"
+	metricQueueWait         = "tproxyd_queue_wait_seconds"
+	metricEjections         = "tproxyd_ejections_total"
+	metricUnlimited         = "tproxyd_admission_unlimited_total"
+	metricLegRTT            = "tproxyd_leg_rtt_seconds"
+	metricLegRetransmits    = "tproxyd_leg_retransmits_total"
 	metricBackendActive     = "tproxyd_backend_connections_active"
 	metricBackendConnect    = "tproxyd_backend_connect_seconds"
 	metricPauses            = "tproxyd_accept_pauses_total"
@@ -62,7 +72,16 @@ func NewCollector(p *Proxy) *Collector {
 		{metricDuration, "Time from accept to end of a connection.", []string{"service"}},
 		{metricConflicts, "Connections and UDP flows whose source address and port were in use towards the backend.", []string{"service"}},
 		{metricBackendTries, "Tries to connect to a backend, by the result. Of UDP flows: ok is a first reply, timeout the end without one.", []string{"service", "backend", "result"}},
-		{metricBackendWeight, "Weight of a backend among those of its service, 0 to 256.", []string{"service", "backend"}},
+		{metricBackendWeight, "Weight of a backend among those of its pool, 0 to 256, as configured or set at run time.", []string{"service", "backend"}},
+		{metricBackendUp, "Whether a backend gets new flows as a matter of course (1) or not (0).", []string{"service", "backend"}},
+		{metricBackendState, "The state of a backend: 1 for the one it is in, 0 for the others.", []string{"service", "backend", "state"}},
+		{metricBackendQueue, "Connections that wait for room at one of the backends of its pool. Each counts for all of these.", []string{"service", "backend"}},
+		{metricQueue, "Connections that wait for a backend with room.", []string{"service"}},
+		{metricQueueWait, "Time that connections waited for a backend with room, of those that got one.", []string{"service"}},
+		{metricEjections, "Ejections of a backend for failures of its flows, by the last of them.", []string{"service", "backend", "reason"}},
+		{metricUnlimited, "Flows admitted without the limits per client, as max_clients were remembered already.", []string{"service"}},
+		{metricLegRTT, "Smoothed round-trip time of connections at their end, by the leg. Without access records, of all that lived for a second or carried 64 KiB, and of one in 16 of the others.", []string{"service", "leg"}},
+		{metricLegRetransmits, "TCP segments that were sent again, by the leg, of the same connections as tproxyd_leg_rtt_seconds.", []string{"service", "leg"}},
 		{metricBackendActive, "Connections and UDP flows open to a backend, or being opened.", []string{"service", "backend"}},
 		{metricBackendConnect, "Time of successful connects to a backend, and of UDP flows to the first reply.", []string{"service", "backend"}},
 		{metricPauses, "Pauses of accepting connections, by the reason.", []string{"reason"}},
@@ -105,9 +124,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for _, svc := range c.proxy.view.Load().services {
-		for i, b := range svc.Backends {
-			c.gauge(ch, metricBackendWeight, float64(svc.pool.State(i).Weight), svc.Name, b.Name)
-		}
+		c.states(ch, svc)
 	}
 	c.workers(ch)
 	c.offload(ch)
@@ -127,6 +144,7 @@ func (c *Collector) gauge(ch chan<- prometheus.Metric, name string, v float64, l
 
 func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
 	c.counter(ch, metricConflicts, s.total(func(sh *shard) uint64 { return sh.conflicts.Load() }), s.name)
+	c.counter(ch, metricUnlimited, s.total(func(sh *shard) uint64 { return sh.unlimited.Load() }), s.name)
 	if s.seen[UDP].Load() {
 		c.udp(ch, s)
 	}
@@ -151,11 +169,52 @@ func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
 			c.counter(ch, metricBytes, s.total(func(sh *shard) uint64 { return sh.bytes[side][path].Load() }), s.name, direction, name)
 		}
 	}
+	c.gauge(ch, metricQueue, float64(s.queued.Load()), s.name)
+	c.shards(ch, metricDuration, s, func(sh *shard) *histogram { return &sh.duration }, s.name)
+	c.shards(ch, metricQueueWait, s, func(sh *shard) *histogram { return &sh.queueWait }, s.name)
+	for side, leg := range legNames {
+		c.counter(ch, metricLegRetransmits, s.total(func(sh *shard) uint64 { return sh.legs[side].retransmits.Load() }), s.name, leg)
+		c.shards(ch, metricLegRTT, s, func(sh *shard) *histogram { return &sh.legs[side].rtt }, s.name, leg)
+	}
+}
+
+// shards adds up the histograms that the workers have of s.
+func (c *Collector) shards(ch chan<- prometheus.Metric, name string, s *serviceStats, of func(*shard) *histogram, labels ...string) {
 	hs := make([]*histogram, len(s.shards))
 	for i, sh := range s.shards {
-		hs[i] = &sh.duration
+		hs[i] = of(sh)
 	}
-	c.histogram(ch, metricDuration, hs, s.name)
+	c.histogram(ch, name, hs, labels...)
+}
+
+// states shows what becomes of the backends of svc.
+func (c *Collector) states(ch chan<- prometheus.Metric, svc *service) {
+	states := c.proxy.governor.health(svc.Name)
+	if len(states) != len(svc.Backends) {
+		return // a reload is at work: it shows them next time
+	}
+	for i, b := range svc.Backends {
+		up := 0.0
+		if states[i].State.Serves() {
+			up = 1
+		}
+		c.gauge(ch, metricBackendUp, up, svc.Name, b.Name)
+		c.gauge(ch, metricBackendWeight, float64(states[i].Weight), svc.Name, b.Name)
+		for state := range health.StateCount {
+			is := 0.0
+			if state == states[i].State {
+				is = 1
+			}
+			c.gauge(ch, metricBackendState, is, svc.Name, b.Name, state.String())
+		}
+		totals := svc.stats.backend(b.Name)
+		for kind := failureNone + 1; kind < failureCount; kind++ {
+			c.counter(ch, metricEjections, totals.ejections[kind].Load(), svc.Name, b.Name, failureNames[kind])
+		}
+		if svc.Protocol == TCP {
+			c.gauge(ch, metricBackendQueue, float64(svc.waitingFor(b)), svc.Name, b.Name)
+		}
+	}
 }
 
 func (c *Collector) backend(ch chan<- prometheus.Metric, service, name string, b *backendTotals) {

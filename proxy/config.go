@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/admission"
 	"github.com/tproxyd/tproxyd/internal/balance"
+	"github.com/tproxyd/tproxyd/internal/health"
 )
 
 // Protocol is the transport protocol of a service.
@@ -84,11 +86,23 @@ type Service struct {
 	IdleTimeout time.Duration // nothing in either direction; 0: none
 	MaxLifetime time.Duration // 0: none
 
-	Backends  []Backend
-	Balance   balance.Algorithm
-	Hash      balance.Hash // of Maglev
-	TableSize int          // of Maglev; 0: balance.DefaultTableSize
-	Seed      uint64       // of Maglev and SourceHash; the same on nodes that are to choose alike
+	// Backends are those of all pools. Without any, flows of an intercept
+	// service go to their original destination, unless it is Discovered.
+	Backends   []Backend
+	Discovered bool          // some of its backends come by name: there may be none just now
+	Default    bool          // with Routes: flows that none of them matches have a pool
+	Routes     []Route       // TCP
+	Health     health.Policy // when backends are in use
+	CutOnDown  bool          // flows of a backend that goes down are cut
+	Balance    balance.Algorithm
+	Hash       balance.Hash // of Maglev
+	TableSize  int          // of Maglev; 0: balance.DefaultTableSize
+	Seed       uint64       // of Maglev and SourceHash; the same on nodes that are to choose alike
+
+	Admission   *admission.Config // who may open flows; nil: everybody
+	AcceptProxy ProxyProtocol
+	ProxyFrom   []netip.Prefix // who may send PROXY headers; with ProxyRequire, none: everybody
+	SendProxy   int            // version of the PROXY header that backends get; 0: none
 
 	// Of TCP services.
 	ConnectTimeout   time.Duration // for one try; must be positive
@@ -97,6 +111,11 @@ type Service struct {
 	UserTimeout      time.Duration // TCP_USER_TIMEOUT on both legs; 0: the kernel's
 	Retries          int           // further backends tried after a connect failure
 	MaxConnections   int           // 0: no limit of its own
+	QueueSize        int           // flows that may wait for backends that are full
+	QueueTimeout     time.Duration // and how long
+	ProxyTimeout     time.Duration // for a PROXY header to arrive
+	HelloTimeout     time.Duration // for a ClientHello to arrive, if there are Routes
+	HelloMax         int           // bytes of a ClientHello, at most MaxHello
 
 	// Of UDP services.
 	UnrepliedTimeout time.Duration // idle time until the first reply; 0: IdleTimeout
@@ -105,10 +124,28 @@ type Service struct {
 	Requests         int           // datagrams of the client, after which its next one begins a new flow; 0: any number
 }
 
+// ProxyProtocol says whether clients send PROXY headers.
+type ProxyProtocol uint8
+
+// The uses of PROXY headers.
+const (
+	ProxyOff        ProxyProtocol = iota
+	ProxyRequire                  // all clients send one
+	ProxyAcceptFrom               // those of Service.ProxyFrom do
+)
+
+// Route is a pool for flows whose TLS ClientHello matches.
+type Route struct {
+	Name      string // unique within the service
+	SNI, ALPN []string
+}
+
 // Backend is one server of a service.
 type Backend struct {
 	Name   string // unique within the service; the metrics label
 	Addr   netip.AddrPort
 	Weight int  // 0 to balance.MaxWeight; 0: no new flows
-	Backup bool // chosen only when no other backend is left
+	Backup bool // chosen only when no other backend of its pool is left
+	Limit  int  // flows at a time; 0: any number
+	Route  int  // 0: of the default pool; else 1 + index in Service.Routes
 }

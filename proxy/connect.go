@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/tproxyd/tproxyd/internal/balance"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -17,54 +16,16 @@ var conflictWaits = [...]time.Duration{5 * time.Millisecond, 20 * time.Milliseco
 // connect opens the upstream leg of f: to its original destination, or to the
 // next backend.
 func (w *worker) connect(f *flow) {
-	svc := f.part.svc
-	if len(svc.Backends) == 0 {
-		f.backend = f.part.backends[0]
+	f.state = waiting
+	switch {
+	case f.part.svc.original():
+		f.chooseOriginal()
 		w.dial(f)
-		return
-	}
-	if i, ok := w.pick(&f.head); ok {
-		w.use(&f.head, i)
+	case w.choose(&f.head):
 		w.dial(f)
-		return
+	default:
+		w.noBackend(f)
 	}
-	w.end(f, NoBackend)
-}
-
-// pick chooses a backend that f has not tried and that can be reached from its
-// source address.
-func (w *worker) pick(f *head) (int, bool) {
-	s := f.part.pickers[f.pool()]
-	if !f.part.svc.hashes {
-		return s.Pick(nil, &f.tried)
-	}
-	k := balance.Key{Client: f.client.addrPort(), Destination: f.dest.addrPort(), Protocol: unix.IPPROTO_TCP}
-	if f.part.svc.Protocol == UDP {
-		k.Protocol = unix.IPPROTO_UDP
-	}
-	return s.Pick(&k, &f.tried)
-}
-
-// occupy counts f as a flow of its backend.
-func (f *head) occupy() {
-	f.backend.active.Add(1)
-	if len(f.part.svc.Backends) > 0 {
-		f.part.svc.pool.Acquire(int(f.choice)) // without a limit it cannot fail
-	}
-}
-
-// vacate takes back occupy.
-func (f *head) vacate() {
-	f.backend.active.Add(-1)
-	if len(f.part.svc.Backends) > 0 {
-		f.part.svc.pool.Release(int(f.choice))
-	}
-}
-
-// use makes backend number i the upstream of f.
-func (w *worker) use(f *head, i int) {
-	f.tried.Add(i)
-	f.choice, f.backend = uint16(i), f.part.backends[i]
 }
 
 // dial makes the upstream socket, gives it its source and starts connecting.
@@ -101,7 +62,6 @@ func (w *worker) dial(f *flow) {
 		return
 	}
 	f.state = connecting
-	f.occupy()
 	f.deadline = w.loop.Now() + int64(f.part.svc.ConnectTimeout)
 	w.loop.Schedule(&f.timer, f.due())
 }
@@ -162,7 +122,7 @@ func (w *worker) setMark(svc *service, fd int) sys.Errno {
 // noteSource learns which source the upstream sees, where somebody wants it.
 func (w *worker) noteSource(f *flow, fd int) {
 	svc := f.part.svc
-	guard := svc.Mode == Intercept && len(svc.Backends) == 0
+	guard := svc.original()
 	switch {
 	case f.policy == Client || f.policy == PreferClient:
 		f.source = f.client
@@ -223,6 +183,9 @@ func (w *worker) lastWords(f *flow, e sys.Errno) bool {
 func (w *worker) connectFailed(f *flow, e sys.Errno) {
 	res, reason := connectResult(f, e)
 	f.backend.results[res].Add(1)
+	if kind := failureOf(reason); kind != failureNone {
+		w.failed(&f.head, kind)
+	}
 	w.dropUpstream(f)
 	if reason == SourceConflict {
 		if f.waits == 0 && f.retries == 0 {
@@ -235,13 +198,10 @@ func (w *worker) connectFailed(f *flow, e sys.Errno) {
 		}
 	}
 	svc := f.part.svc
-	if int(f.retries) < svc.Retries && reason != SourceDenied && len(svc.Backends) > 1 {
-		if i, ok := w.pick(&f.head); ok {
-			f.retries++
-			w.use(&f.head, i)
-			w.dial(f)
-			return
-		}
+	if int(f.retries) < svc.Retries && reason != SourceDenied && !svc.original() && w.choose(&f.head) {
+		f.retries++
+		w.dial(f)
+		return
 	}
 	if reason == SourceConflict && int(f.waits) < len(conflictWaits) {
 		f.state = waiting
@@ -255,9 +215,6 @@ func (w *worker) connectFailed(f *flow, e sys.Errno) {
 
 // dropUpstream closes an upstream socket that did not get connected.
 func (w *worker) dropUpstream(f *flow) {
-	if f.state == connecting {
-		f.vacate()
-	}
 	f.state = waiting
 	w.unguard(f)
 	if fd := f.legs[upstream].fd; fd >= 0 {

@@ -3,8 +3,10 @@ package proxy
 import (
 	"net/netip"
 
+	"github.com/tproxyd/tproxyd/internal/admission"
 	"github.com/tproxyd/tproxyd/internal/balance"
 	"github.com/tproxyd/tproxyd/internal/eventloop"
+	"github.com/tproxyd/tproxyd/internal/proxyproto"
 )
 
 // The two legs of a flow. A direction has the number of the leg it reads
@@ -19,6 +21,8 @@ type state uint8
 
 const (
 	free       state = iota // not in use
+	greeting                // the client has yet to send what decides about the flow: a PROXY header, a ClientHello
+	queued                  // all backends have as many flows as they may
 	waiting                 // for a 4-tuple that is in use to become free
 	connecting              // SYN sent to the upstream
 	relaying                // both legs connected
@@ -32,11 +36,17 @@ type head struct {
 	id    uint64
 	gen   uint32 // counts the uses of this slot
 
+	route                uint16 // of svc.Routes, from 1 on; 0: the default pool
 	choice               uint16 // of svc.Backends
+	counted              bool   // as a flow of its backend
+	named                bool   // client comes from a PROXY header
+	local                bool   // UDP: the client is on this host, if the listener tells
 	policy               Source // as the service says, or what prefer-client fell back to
 	tried                balance.Set
 	backend              *backendStats
 	client, dest, source endpoint // source: what the upstream sees
+
+	admission *admission.Control // it counts as a flow of its client there
 
 	accepted   int64 // on the loop's clock, like the following
 	lastActive int64 // last byte in either direction
@@ -57,17 +67,28 @@ type flow struct {
 	ready   bool  // in worker.ready
 	closer  uint8 // the leg that sent FIN first, while one direction is closed
 
+	unproven  bool                 // the client may not send a PROXY header: its first bytes are looked at
+	signature proxyproto.Signature // how much of one has come
+
 	guarded bool // its upstream connection is in the loop guard
 	settled bool // the upstream leg has its liveness options
+	sampled bool // quality is what it was at the end
 
 	connectAt int64 // the last try began; on the loop's clock, like the following
 	connected int64 // 0: never
-	deadline  int64 // of the state connecting, waiting or resetting; see due
-	unacked   int   // while resetting: bytes that the leg which is left had not taken at the last look
+	deadline  int64 // of any state but relaying; see due
+	queuedAt  int64
+
+	prelude *prelude // while it is greeting
+	quality quality
+
+	before, behind *flow  // in its queue
+	ticket         uint64 // the order in which flows came to the queues
+	unacked        int    // while resetting: bytes that the leg which is left had not taken at the last look
 }
 
-// due is when the state connecting, waiting or resetting ends: at its deadline,
-// or before that because the flow is drained.
+// due is when a state other than relaying ends: at its deadline, or before that
+// because the flow is drained.
 func (f *flow) due() int64 {
 	if f.drainAt != 0 {
 		return min(f.deadline, f.drainAt)
@@ -104,6 +125,16 @@ type direction struct {
 	closed bool   // and FIN was passed on
 }
 
+func (d *direction) bytes() uint64 { return d.copied + d.moved }
+
+// held is what was copied and not yet written.
+func (d *direction) held() []byte {
+	if d.buf == nil {
+		return nil
+	}
+	return d.buf.rest()
+}
+
 // pending reports whether bytes read are not yet written.
 func (d *direction) pending() bool {
 	return d.buf != nil || d.pipe != nil && d.pipe.held > 0
@@ -127,37 +158,18 @@ func (f *head) tag(side int) eventloop.Tag {
 	return eventloop.Tag{Slot: f.timer.Slot<<1 | uint32(side), Gen: f.gen}
 }
 
-// The pools that a flow may choose from: a backend cannot see the address of a
-// client of the other family.
-const (
-	poolV4  = iota
-	poolV6  // clients with an IPv6 address
-	poolAny // the source is the proxy's own address
-	poolCount
-)
-
-func (f *head) pool() int {
-	switch {
-	case f.policy == Host:
-		return poolAny
-	case f.client.v4():
-		return poolV4
-	}
-	return poolV6
-}
-
 // to is f's upstream, as target.
 func (f *head) to() endpoint {
-	if to := f.part.svc.targets; len(to) > 0 {
-		return to[f.choice]
+	if f.part.svc.original() {
+		return f.dest
 	}
-	return f.dest
+	return f.part.svc.targets[f.choice]
 }
 
 // target is the address of f's upstream.
 func (f *head) target() netip.AddrPort {
-	if backends := f.part.svc.Backends; len(backends) > 0 {
-		return backends[f.choice].Addr
+	if f.part.svc.original() {
+		return f.dest.addrPort()
 	}
-	return f.dest.addrPort()
+	return f.part.svc.Backends[f.choice].Addr
 }

@@ -35,12 +35,13 @@ type Options struct {
 
 // Proxy is the data plane.
 type Proxy struct {
-	log     *zap.Logger
-	records Records
-	spare   int
-	workers []*worker
-	events  chan event
-	guard   loopGuard
+	log      *zap.Logger
+	records  Records
+	spare    int
+	workers  []*worker
+	events   chan event
+	guard    loopGuard
+	governor *governor
 
 	tuples   tupleSet
 	gso, gro bool // UDP_SEGMENT and UDP_GRO are there
@@ -110,8 +111,10 @@ func New(o Options) (*Proxy, error) {
 		p.workers = append(p.workers, w)
 	}
 	p.view.Store(&view{})
-	p.observer.Add(1)
+	p.governor = newGovernor(p)
+	p.observer.Add(2)
 	go p.logEvents(p.stopLog, &p.observer)
+	go p.governor.run(p.stopLog, &p.observer)
 	for _, w := range p.workers {
 		p.running.Add(1)
 		go p.runWorker(w)

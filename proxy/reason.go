@@ -20,6 +20,8 @@ const (
 	Unreplied                        // UDP: no reply within unreplied_timeout
 	PortUnreachable                  // UDP: ICMP port unreachable from the upstream
 	Evicted                          // UDP: it made room for a newer flow
+	BackendDown                      // on_backend_down = "cut", and the backend went down
+	Killed                           // cut by the API
 	ClientAbort                      // the client went away before the upstream was connected
 	ConnectRefused                   // RST in answer to SYN
 	ConnectTimeout                   // connect_timeout
@@ -28,7 +30,16 @@ const (
 	SourceConflict                   // the 4-tuple is in use
 	SourceDenied                     // the kernel refuses the source address
 	PortsExhausted                   // no free port for the source address
-	NoBackend                        // no backend of the client's address family, or none with a weight
+	NoBackend                        // no backend of the client's address family, or none that may take flows
+	NoRoute                          // no route matches, and there is no default pool
+	QueueFull                        // all backends are full, and so is the queue
+	QueueTimeout                     // queue_timeout
+	GreetingTimeout                  // no whole PROXY header or ClientHello in time
+	ProxyHeaderRefused               // the PROXY header is missing, wrong, or from somebody who may not send one
+	ClientHelloRefused               // the ClientHello is not legal, or too long
+	Denied                           // by the lists of prefixes
+	ClientLimit                      // max_connections_per_client
+	ClientRate                       // rate_per_client
 	Loop                             // the destination is the proxy itself
 	ResourcesExhausted               // no descriptor or no memory for the upstream socket
 	reasonCount
@@ -51,6 +62,8 @@ var reasonText = [reasonCount]struct{ name, term string }{
 	Unreplied:          {"unreplied_timeout", "sD"},
 	PortUnreachable:    {"port_unreachable", "SD"},
 	Evicted:            {"evicted", "RD"},
+	BackendDown:        {"backend_down", "DD"},
+	Killed:             {"killed", "KD"},
 	ClientAbort:        {"client_abort", "CC"},
 	ConnectRefused:     {"connect_refused", "SC"},
 	ConnectTimeout:     {"connect_timeout", "sC"},
@@ -60,6 +73,15 @@ var reasonText = [reasonCount]struct{ name, term string }{
 	SourceDenied:       {"source_denied", "RC"},
 	PortsExhausted:     {"ports_exhausted", "RC"},
 	NoBackend:          {"no_backend", "SC"},
+	NoRoute:            {"no_route", "SC"},
+	QueueFull:          {"queue_full", "SQ"},
+	QueueTimeout:       {"queue_timeout", "sQ"},
+	GreetingTimeout:    {"greeting_timeout", "cR"},
+	ProxyHeaderRefused: {"proxy_header", "PR"},
+	ClientHelloRefused: {"client_hello", "PR"},
+	Denied:             {"denied", "PR"},
+	ClientLimit:        {"client_limit", "PR"},
+	ClientRate:         {"client_rate", "PR"},
 	Loop:               {"loop", "PR"},
 	ResourcesExhausted: {"resources_exhausted", "RC"},
 }

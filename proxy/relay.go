@@ -54,6 +54,9 @@ func (w *worker) pump(f *flow, side int) {
 		switch {
 		case e == unix.EAGAIN:
 			from.readable = false
+		case e == errForged:
+			w.end(f, ProxyHeaderRefused)
+			return
 		case e != 0:
 			w.lostLeg(f, side, e)
 			return
@@ -81,6 +84,9 @@ func (w *worker) read(f *flow, side int) (int, sys.Errno) {
 	n, e := sys.Recv(int(from.fd), w.buf[:])
 	if e != 0 || n == 0 {
 		return 0, e
+	}
+	if f.unproven && side == client && f.forged(w.buf[:n]) {
+		return 0, errForged
 	}
 	w.count(f, side, pathCopy, n)
 	// A short read has emptied the queue, and what comes later is a new edge:
@@ -151,10 +157,7 @@ func (w *worker) write(f *flow, side int) sys.Errno {
 		if e != 0 {
 			return e
 		}
-		if d.buf.from += n; len(d.buf.rest()) == 0 {
-			w.bufs.release(d.buf)
-			d.buf = nil
-		}
+		w.consume(d, n)
 	}
 	for d.pipe != nil && d.pipe.held > 0 {
 		w.noDelay(to)

@@ -52,13 +52,20 @@ func (s *slab[F, P]) give(f P) {
 	s.live--
 }
 
-// all calls fn for every flow in use. fn may end the flow.
-func (s *slab[F, P]) all(fn func(P)) {
-	for _, c := range s.chunks {
+// some calls fn for every flow in use of so many chunks, and reports whether
+// there are more of them.
+func (s *slab[F, P]) some(from, chunks int, fn func(P)) bool {
+	for _, c := range s.chunks[min(from, len(s.chunks)):min(from+chunks, len(s.chunks))] {
 		for i := range c {
 			if f := P(&c[i]); f.common().part != nil {
 				fn(f)
 			}
 		}
 	}
+	return from+chunks < len(s.chunks)
+}
+
+// all calls fn for every flow in use. fn may end the flow.
+func (s *slab[F, P]) all(fn func(P)) {
+	s.some(0, len(s.chunks), fn)
 }

@@ -121,8 +121,8 @@ func shared(t *testing.T, policy Source, backends int) *meeting {
 		if s.Mode == VIP {
 			s.Listen = append(vips(lab.VIP4, 3, 80), vips(lab.VIP6, 3, 80)...)
 			s.Backends = append(s.Backends,
-				Backend{"b4", addrPort(lab.Server2IP4, 80), 1, false},
-				Backend{"b6", addrPort(lab.Server2IP6, 80), 1, false})[:2*backends]
+				Backend{Name: "b4", Addr: addrPort(lab.Server2IP4, 80), Weight: 1},
+				Backend{Name: "b6", Addr: addrPort(lab.Server2IP6, 80), Weight: 1})[:2*backends]
 		}
 	})
 }

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/admission"
 	"github.com/tproxyd/tproxyd/internal/balance"
 )
 
@@ -18,6 +20,7 @@ const (
 
 var (
 	pathNames      = [pathCount]string{"copy", "splice"}
+	legNames       = [2]string{client: "client", upstream: "upstream"}
 	directionNames = [2]string{client: "in", upstream: "out"} // in: from the client to the upstream
 )
 
@@ -57,6 +60,13 @@ var (
 	}
 )
 
+// rttBounds reach from neighbours on a link to a satellite and a full buffer.
+var rttBounds = []time.Duration{
+	25 * time.Microsecond, 50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond,
+}
+
 func newHistogram(bounds []time.Duration) histogram {
 	return histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
 }
@@ -74,31 +84,47 @@ func (h *histogram) observe(d time.Duration) {
 type shard struct {
 	accepted  atomic.Uint64
 	conflicts atomic.Uint64
+	unlimited atomic.Uint64 // flows admitted beyond the table of clients
 	closed    [reasonCount]atomic.Uint64
 	bytes     [2][pathCount]atomic.Uint64
 	duration  histogram
+	queueWait histogram
+	legs      [2]legShard
 	udp       udpShard
+}
+
+// legShard is what the kernel has told of one leg of TCP flows.
+type legShard struct {
+	rtt         histogram
+	retransmits atomic.Uint64
 }
 
 // serviceStats are a service's counters. They live as long as the process: a
 // reload that changes or brings back the service goes on with them.
 type serviceStats struct {
-	name   string
-	seen   [2]atomic.Bool // by protocol: whether the service ever was of it
-	active atomic.Int64   // TCP flows, shared by the workers, for the limit
-	flows  atomic.Int64   // the same of UDP flows
-	shards []*shard       // by worker
+	name    string
+	seen    [2]atomic.Bool // by protocol: whether the service ever was of it
+	active  atomic.Int64   // TCP flows, shared by the workers, for the limit
+	flows   atomic.Int64   // the same of UDP flows
+	tickets atomic.Uint64  // given to flows that have to wait
+	queued  atomic.Int64   // TCP flows that wait for a backend with room
+	shards  []*shard       // by worker
+
+	admission *admission.Control // the latest; of the control plane
 
 	mu       sync.Mutex
 	backends map[string]*backendTotals
+	queues   map[queueKey]*queueTotals
 }
 
 func newServiceStats(name string, workers int) *serviceStats {
-	s := &serviceStats{name: name, backends: map[string]*backendTotals{}}
+	s := &serviceStats{name: name, backends: map[string]*backendTotals{}, queues: map[queueKey]*queueTotals{}}
 	for range workers {
 		s.shards = append(s.shards, &shard{
-			duration: newHistogram(durationBounds),
-			udp:      udpShard{duration: newHistogram(durationBounds)},
+			duration:  newHistogram(durationBounds),
+			queueWait: newHistogram(connectBounds),
+			legs:      [2]legShard{{rtt: newHistogram(rttBounds)}, {rtt: newHistogram(rttBounds)}},
+			udp:       udpShard{duration: newHistogram(durationBounds)},
 		})
 	}
 	return s
@@ -108,11 +134,16 @@ func newServiceStats(name string, workers int) *serviceStats {
 type backendTotals struct {
 	load   balance.Load // flows of all workers, for the choice
 	shards []*backendStats
+
+	failures  atomic.Int64 // of flows in a row, if the service ejects
+	proving   atomic.Bool  // it was ejected: its next success is news
+	ejections [failureCount]atomic.Uint64
 }
 
 // backendStats is one worker's counters of a backend.
 type backendStats struct {
 	name    string
+	totals  *backendTotals
 	active  atomic.Int64
 	results [resultCount]atomic.Uint64
 	connect histogram
@@ -127,11 +158,38 @@ func (s *serviceStats) backend(name string) *backendTotals {
 	if t == nil {
 		t = &backendTotals{}
 		for range s.shards {
-			t.shards = append(t.shards, &backendStats{name: name, connect: newHistogram(connectBounds)})
+			t.shards = append(t.shards, &backendStats{name: name, totals: t, connect: newHistogram(connectBounds)})
 		}
 		s.backends[name] = t
 	}
 	return t
+}
+
+// queue returns what the workers share of the queues for key.
+func (s *serviceStats) queue(key queueKey) *queueTotals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.queues[key]
+	if t == nil {
+		t = newQueueTotals(len(s.shards))
+		s.queues[key] = t
+	}
+	return t
+}
+
+// forget drops the counters of backends that came by name and are gone, once
+// they have no flows: names may stand for ever new addresses.
+func (s *serviceStats) forget(stay []Backend, discovered bool) {
+	if !discovered {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, t := range s.backends {
+		if t.load.Active() == 0 && !slices.ContainsFunc(stay, func(b Backend) bool { return b.Name == name }) {
+			delete(s.backends, name)
+		}
+	}
 }
 
 // snapshot returns the backends there are now. A worker may wait for the lock,

@@ -5,7 +5,7 @@ import "net/netip"
 // ServiceStatus is a service at one moment.
 type ServiceStatus struct {
 	Service
-	Active            int64
+	Active, Queued    int64
 	Total, Rejected   uint64
 	BytesIn, BytesOut uint64
 	Backends          []BackendStatus
@@ -15,6 +15,7 @@ type ServiceStatus struct {
 // address zero where flows go to their original destination.
 type BackendStatus struct {
 	Backend
+	Health        BackendHealth
 	Active        int64
 	Total, Failed uint64
 }
@@ -48,12 +49,16 @@ func (p *Proxy) Services() []ServiceStatus {
 			st.Active = s.active.Load()
 			st.Total = s.total(func(sh *shard) uint64 { return sh.accepted.Load() })
 		}
-		backends := svc.Backends
-		if len(backends) == 0 {
+		st.Queued = s.queued.Load()
+		backends, states := svc.Backends, p.governor.health(svc.Name)
+		if svc.original() {
 			backends = []Backend{{Name: originalBackend, Addr: netip.AddrPort{}}}
 		}
-		for _, b := range backends {
+		for i, b := range backends {
 			bs := BackendStatus{Backend: b}
+			if i < len(states) { // a reload may be at work
+				bs.Health = states[i]
+			}
 			for _, sh := range s.backend(b.Name).shards {
 				bs.Active += sh.active.Load()
 				bs.Total += sh.results[resultOK].Load()

@@ -164,8 +164,8 @@ func (u *udpWorker) reassign(f *udpFlow, parts map[listenKey]*part, drainAt int6
 
 // moveTo makes f a flow of the part pt, if that has f's backend.
 func (f *udpFlow) moveTo(pt *part) bool {
-	if len(f.part.svc.Backends) == 0 {
-		if len(pt.svc.Backends) > 0 || pt.svc.Mode != f.part.svc.Mode {
+	if f.part.svc.original() {
+		if !pt.svc.original() {
 			return false
 		}
 		f.part = pt

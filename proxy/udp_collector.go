@@ -28,11 +28,7 @@ func (c *Collector) udp(ch chan<- prometheus.Metric, s *serviceStats) {
 	for d := dropNone + 1; d < dropCount; d++ {
 		c.counter(ch, metricDropped, total(func(u *udpShard) uint64 { return u.dropped[d].Load() }), s.name, dropNames[d])
 	}
-	hs := make([]*histogram, len(s.shards))
-	for i, sh := range s.shards {
-		hs[i] = &sh.udp.duration
-	}
-	c.histogram(ch, metricFlowDuration, hs, s.name)
+	c.shards(ch, metricFlowDuration, s, func(sh *shard) *histogram { return &sh.udp.duration }, s.name)
 }
 
 // offload shows what the kernel can do for UDP.

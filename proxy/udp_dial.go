@@ -14,17 +14,18 @@ import (
 // to a backend towards which its source address is free.
 func (u *udpWorker) connectUpstream(f *udpFlow) drop {
 	svc := f.part.svc
-	if len(svc.Backends) == 0 {
-		f.backend = f.part.backends[0]
+	if svc.original() {
+		f.chooseOriginal()
 		return u.dialUDP(f)
 	}
 	why := dropNoBackend
 	for f.tried.Len() < balance.MaxTries {
-		i, ok := u.pick(&f.head)
-		if !ok {
+		if !u.choose(&f.head) {
+			if why == dropNoBackend && f.selector().Full(&f.tried) {
+				return dropBackendsFull
+			}
 			return why
 		}
-		u.use(&f.head, i)
 		switch why = u.dialUDP(f); why {
 		case dropNone, dropResources, dropDenied:
 			return why
@@ -49,6 +50,7 @@ func (u *udpWorker) dialUDP(f *udpFlow) drop {
 	}
 	if why == dropUnreachable {
 		f.backend.results[resultUnreachable].Add(1)
+		u.failed(&f.head, failureUnreachable)
 	}
 	return why
 }
@@ -169,6 +171,14 @@ func (u *udpWorker) unclaim(f *udpFlow) {
 // The flow before it hands over its own.
 func (u *udpWorker) connectClient(f, old *udpFlow) drop {
 	if f.dest == f.listener.addr {
+		return dropNone
+	}
+	// Other clients' datagrams may come from the same peer.
+	if f.part.svc.AcceptProxy != ProxyOff {
+		if u.rawSocket(f.dest.v4()) == nil {
+			return dropResources
+		}
+		f.raw = true
 		return dropNone
 	}
 	if old != nil && old.part != nil && old.fds[client] >= 0 {

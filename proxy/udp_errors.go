@@ -72,12 +72,16 @@ func (u *udpWorker) upstreamError(f *udpFlow, se *sys.SockError) {
 	switch se.Errno {
 	case unix.ECONNREFUSED:
 		f.backend.results[resultRefused].Add(1)
-		if icmp := u.icmp(); icmp != nil {
+		u.failed(&f.head, failureUnreachable)
+		if icmp := u.icmp(); icmp != nil && !f.named {
 			icmp.PortUnreachable(f.client.addrPort(), f.dest.addrPort(), se.Payload)
 		}
 		u.end(f, PortUnreachable)
 	case unix.EMSGSIZE:
 		f.part.shard.udp.dropped[dropTooBig].Add(1)
+		if f.named || f.part.svc.SendProxy > 0 {
+			return // its client is not whom we speak to, or sends less than what was too big
+		}
 		// How large it was nobody tells, but it was larger than that.
 		mtu := int(se.Info)
 		u.tellTooBig(f.client.addrPort(), f.dest.addrPort(), max(mtu, len(se.Payload)), mtu, se.Payload)
@@ -85,6 +89,7 @@ func (u *udpWorker) upstreamError(f *udpFlow, se *sys.SockError) {
 		// May pass by, while replies came before (RFC 1122, section 4.2.3.9).
 		if f.datagrams[upstream] == 0 {
 			f.backend.results[resultUnreachable].Add(1)
+			u.failed(&f.head, failureUnreachable)
 			u.end(f, ConnectUnreachable)
 		}
 	default:

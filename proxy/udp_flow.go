@@ -15,7 +15,6 @@ type udpFlow struct {
 	// fds are its own sockets; -1: none. A flow of a concrete virtual IP has
 	// no client socket, its replies leave by the listener.
 	fds       [2]int32
-	local     bool // the client is on this host, if the listener tells
 	raw       bool // replies leave by a raw socket: somebody else has the address
 	inTable   bool // the client's next datagram finds it
 	confirmed bool // see udpTable

@@ -128,7 +128,7 @@ func TestUDPRequests(t *testing.T) {
 				s.Name = "dns"
 			}
 			s.Requests = 2
-			s.Backends = []Backend{{"one", addrPort(lab.ServerIP4, 53), 1, false}, {"two", addrPort(lab.ServerIP4, 54), 1, false}}
+			s.Backends = []Backend{{Name: "one", Addr: addrPort(lab.ServerIP4, 53), Weight: 1}, {Name: "two", Addr: addrPort(lab.ServerIP4, 54), Weight: 1}}
 			s.Listen = s.Listen[:1]
 			b := newBed(t, s)
 			for _, port := range []int{53, 54} {
@@ -222,7 +222,7 @@ func TestUDPReload(t *testing.T) {
 
 	// Another timeout, more backends, other services: the flow goes on.
 	s.IdleTimeout = 2 * time.Minute
-	s.Backends = []Backend{{"b", addrPort(lab.ServerIP4, 54), 1, false}, s.Backends[0]}
+	s.Backends = []Backend{{Name: "b", Addr: addrPort(lab.ServerIP4, 54), Weight: 1}, s.Backends[0]}
 	b.apply(config(s, udpVIP("other", 5353), vip("web", 80)))
 	same()
 	b.proxy.each(func(w *worker) {

@@ -66,14 +66,21 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 	if l.closing || u.draining != 0 {
 		return nil, dropDraining
 	}
+	v, counted := u.consult(l.part, key.from)
+	if !v.OK() {
+		return nil, denials[v].drop
+	}
 	if !u.admit(l) {
+		if counted != nil {
+			counted.Done(key.from.addrPort().Addr())
+		}
 		return nil, dropTableFull
 	}
 	f := u.flows.take()
 	now := u.loop.Now()
 	f.part, f.listener, f.table, f.peer = l.part, l, l.table, *from
 	f.id, f.client, f.dest, f.accepted, f.lastActive = u.nextID, key.from, key.to, now, now
-	f.policy, f.local = svc.Source, local
+	f.policy, f.local, f.admission, f.named = svc.Source, local, counted, key.from != endpointOf(from)
 	f.fds = [2]int32{-1, -1}
 	if u.proxy.gso {
 		f.segment = [2]int{maxSegment, maxSegment}
@@ -90,7 +97,6 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 	l.flows.Add(1)
 	l.table.add(f)
 	f.part.shard.udp.flows.Add(1)
-	f.occupy()
 	u.loop.Schedule(&f.timer, u.deadline(f))
 	return f, dropNone
 }
@@ -99,6 +105,8 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 func (u *udpWorker) abandon(f *udpFlow) {
 	u.closeSockets(f)
 	u.unclaim(f)
+	u.vacate(&f.head)
+	f.dismiss()
 	f.part.svc.stats.flows.Add(-1)
 	u.proxy.flows.Add(-1)
 	u.flows.give(f)

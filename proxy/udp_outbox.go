@@ -104,6 +104,9 @@ func (u *udpWorker) flush(o *outbox) {
 	o.sending = false
 	o.sender.Reset()
 	o.letters = o.letters[:0]
+	if o == &u.out {
+		u.wrapped = u.wrapped[:0]
+	}
 }
 
 // sent books message i of o.
@@ -204,6 +207,9 @@ func (u *udpWorker) tooBig(o *outbox, i int, data []byte) sys.Errno {
 		e := u.sendDatagram(o, i, data)
 		sys.SetDontFragment(o.fd, family, true)
 		return e
+	}
+	if m.side == client && (m.f.named || m.part.svc.SendProxy > 0) {
+		return unix.EMSGSIZE // its client is not whom we speak to, or sent less than what is too big
 	}
 	if mtu, err := sys.PathMTU(target, source, m.part.svc.mark); err == nil {
 		u.tellTooBig(from, to, len(data), mtu, data)

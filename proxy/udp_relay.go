@@ -16,7 +16,11 @@ const (
 func (u *udpWorker) toUpstream(f *udpFlow, data []byte, c *sys.Control) {
 	u.address(&u.out, int(f.fds[upstream]))
 	u.account(f, client, data, c)
-	u.put(&u.out, f, client, data, c)
+	if f.part.svc.SendProxy > 0 {
+		u.putProxied(f, data, c)
+	} else {
+		u.put(&u.out, f, client, data, c)
+	}
 	if f.part == nil {
 		return // an error of what was sent before has ended it
 	}
@@ -32,6 +36,7 @@ func (u *udpWorker) account(f *udpFlow, side int, data []byte, c *sys.Control) {
 	f.datagrams[side] += n
 	if side == upstream && f.datagrams[upstream] == n { // the first reply
 		f.backend.results[resultOK].Add(1)
+		u.succeeded(&f.head)
 		f.backend.connect.observe(time.Duration(f.lastActive - f.accepted))
 		if svc := f.part.svc; svc.IdleTimeout > 0 && svc.IdleTimeout < svc.UnrepliedTimeout {
 			u.schedule(f) // the shorter time holds from now on

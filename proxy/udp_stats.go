@@ -10,26 +10,32 @@ import (
 type drop uint8
 
 const (
-	dropNone        drop = iota
-	dropOverflow         // the receive queue of a socket was full (SO_RXQ_OVFL)
-	dropTruncated        // longer than any datagram can be
-	dropSend             // the kernel refused to send it
-	dropBufferFull       // the send buffer or the queue of the device was full
-	dropTooBig           // larger than the path takes, and not to be fragmented
-	dropTableFull        // no room for its flow, and none to be made
-	dropNoBackend        // no backend of the client's address family, or none with a weight
-	dropUnreachable      // no route to any backend
-	dropConflict         // its source address and port are in use towards all backends
-	dropDenied           // the kernel refuses the source address
-	dropResources        // no descriptor or memory for its flow
-	dropLoop             // its destination is the proxy itself, or it came from it
-	dropDraining         // the service takes no new flows
+	dropNone         drop = iota
+	dropOverflow          // the receive queue of a socket was full (SO_RXQ_OVFL)
+	dropTruncated         // longer than any datagram can be
+	dropSend              // the kernel refused to send it
+	dropBufferFull        // the send buffer or the queue of the device was full
+	dropTooBig            // larger than the path takes, and not to be fragmented
+	dropTableFull         // no room for its flow, and none to be made
+	dropNoBackend         // no backend of the client's address family, or none with a weight
+	dropBackendsFull      // all backends have as many flows as they may
+	dropUnreachable       // no route to any backend
+	dropConflict          // its source address and port are in use towards all backends
+	dropDenied            // the kernel refuses the source address
+	dropResources         // no descriptor or memory for its flow
+	dropLoop              // its destination is the proxy itself, or it came from it
+	dropRefused           // the lists of prefixes refuse its client
+	dropClientLimit       // its client has as many flows as it may
+	dropClientRate        // its client opens flows too fast
+	dropProxyHeader       // its PROXY header is missing, wrong, or from somebody who may not send one
+	dropDraining          // the service takes no new flows
 	dropCount
 )
 
 var dropNames = [dropCount]string{
 	"", "receive_overflow", "truncated", "send_failed", "send_buffer_full", "too_big", "table_full",
-	"no_backend", "unreachable", "source_conflict", "source_denied", "resources", "loop", "draining",
+	"no_backend", "backends_full", "unreachable", "source_conflict", "source_denied", "resources", "loop",
+	"denied", "client_limit", "client_rate", "proxy_header", "draining",
 }
 
 // eviction is why a flow had to make room.

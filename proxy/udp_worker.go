@@ -37,6 +37,8 @@ type udpWorker struct {
 	home outbox
 	one  *sys.Sender // for what is sent singly
 
+	wrapped []byte // datagrams in out that have got PROXY headers
+
 	raws    [2]*sys.RawUDP // IPv4, IPv6; made when first used, as icmpOut
 	icmpOut *sys.ICMP
 	asking  bool // another worker is to make room
@@ -182,8 +184,19 @@ func (u *udpWorker) fromClients(l *udpListener, n int) {
 		data := u.rx.Data(i)
 		for {
 			part := data
-			if l.part.svc.Requests > 0 && c.Segment > 0 && c.Segment < len(data) {
+			if (l.part.svc.Requests > 0 || l.part.svc.AcceptProxy != ProxyOff) && c.Segment > 0 && c.Segment < len(data) {
 				part = data[:c.Segment] // each may be the last of its flow
+			}
+			whole := len(part)
+			if l.part.svc.AcceptProxy != ProxyOff {
+				key.from = endpointOf(u.rx.From(i))
+				if part, why = u.unwrap(l, u.rx.From(i), &key, part); why != dropNone {
+					l.part.shard.udp.dropped[why].Add(1)
+					if data = data[whole:]; len(data) == 0 {
+						break
+					}
+					continue
+				}
 			}
 			if f == nil || key != last || !f.inTable || f.spent {
 				u.flush(&u.out)
@@ -191,11 +204,14 @@ func (u *udpWorker) fromClients(l *udpListener, n int) {
 				last = key
 			}
 			if f != nil {
+				if l.part.svc.AcceptProxy != ProxyOff {
+					f.peer = *u.rx.From(i) // a client's next datagram may come by another port of its proxy
+				}
 				u.toUpstream(f, part, &c)
 			} else {
 				l.part.shard.udp.dropped[why].Add(count(len(part), c.Segment))
 			}
-			if data = data[len(part):]; len(data) == 0 {
+			if data = data[whole:]; len(data) == 0 {
 				break
 			}
 		}

@@ -4,8 +4,11 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/gaissmai/bart"
 	"github.com/tproxyd/tproxyd/internal/accesslog"
+	"github.com/tproxyd/tproxyd/internal/admission"
 	"github.com/tproxyd/tproxyd/internal/balance"
+	"github.com/tproxyd/tproxyd/internal/clienthello"
 	"github.com/tproxyd/tproxyd/internal/eventloop"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"golang.org/x/sys/unix"
@@ -14,6 +17,8 @@ import (
 const (
 	flowEvents    = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
 	listenerSlots = 1 << 31 // tags from here on are listeners
+
+	workerShift = 56 // a flow's id has its worker's above so many bits
 
 	recordsEvery = 100 * time.Millisecond // a record waits at most this long
 	trimEvery    = 10 * time.Second       // idle pipes are closed that often
@@ -29,14 +34,21 @@ type worker struct {
 	listeners []*listener
 	flows     slab[flow, *flow]
 	udp       udpWorker
+	queues    map[*serviceStats]map[queueKey]*queue
+	woken     []*queue // have flows that may go on
 	nextID    uint64
 	ready     []*flow // have more to do than a turn's budget allowed
 	scratch   []*flow
 
 	buf   [bufferSize]byte
+	info  unix.TCPInfo
 	addr  sys.SockAddr
 	pipes pipePool
 	bufs  bufferPool
+
+	preludes []*prelude // not in use
+	header   []byte     // see proxyHeader
+	flowID   [16]byte
 
 	records  []accesslog.Record
 	draining int64 // the time at which flows are cut; 0: not draining
@@ -51,8 +63,9 @@ type worker struct {
 // part is a worker's part of a service.
 type part struct {
 	svc      *service
-	pickers  [poolCount]*balance.Selector
-	backends []*backendStats // by index in svc.Backends; the one of the original destination if there are none
+	pickers  [][poolCount]*balance.Selector // by route
+	queues   [][poolCount]*queue            // by route; of TCP
+	backends []*backendStats                // by index in svc.Backends; the one of the original destination if there are none
 	shard    *shard
 }
 
@@ -63,10 +76,16 @@ type service struct {
 	stats   *serviceStats
 	targets []endpoint // the addresses of Backends
 	pool    *balance.Pool
-	views   [poolCount]*balance.View // of pool
-	hashes  bool                     // the choice goes by the flow's addresses
-	mark    uint32                   // SO_MARK of upstream sockets
+	split   [][poolCount]*balance.View // of pool, by route
+	hashes  bool                       // the choice goes by the flow's addresses
+	mark    uint32                     // SO_MARK of upstream sockets
 	records bool
+
+	admission *admission.Control // nil: everybody is admitted
+	trusted   bart.Lite          // who may send PROXY headers
+	table     *clienthello.Table // of Routes
+
+	noDefault bool // only routes have backends
 }
 
 // listener is one listening socket of a worker.
@@ -85,15 +104,16 @@ func newWorker(id int, p *Proxy) (*worker, error) {
 	}
 	stats := &workerStats{}
 	w := &worker{
-		id:    id,
-		proxy: p,
-		loop:  loop,
-		stats: stats,
-		pipes: pipePool{open: sys.NewPipe, stats: stats},
-		bufs:  bufferPool{stats: stats},
+		id:     id,
+		queues: map[*serviceStats]map[queueKey]*queue{},
+		proxy:  p,
+		loop:   loop,
+		stats:  stats,
+		pipes:  pipePool{open: sys.NewPipe, stats: stats},
+		bufs:   bufferPool{stats: stats},
 		// Ids grow by one per flow and begin at the time in units of 256 ns, so
 		// that they do not repeat after a restart.
-		nextID: uint64(id)<<56 | uint64(time.Now().UnixNano())>>8&(1<<56-1),
+		nextID: uint64(id)<<workerShift | uint64(time.Now().UnixNano())>>8&(1<<workerShift-1),
 	}
 	w.udp.worker = w
 	w.resume.Slot, w.flush.Slot, w.trim.Slot = listenerSlots, listenerSlots+1, listenerSlots+2
@@ -164,7 +184,9 @@ func (w *worker) advance(f *flow, side int, events uint32) {
 			return
 		}
 		w.clientBeforeConnect(f, events)
-	case waiting:
+	case greeting:
+		w.greet(f)
+	case queued, waiting:
 		w.clientBeforeConnect(f, events)
 	case resetting:
 		w.finishReset(f)
@@ -201,6 +223,7 @@ func (w *worker) Expired(t *eventloop.Timer) {
 
 // Turn implements eventloop.Handler: flows that have spent their budget go on.
 func (w *worker) Turn() bool {
+	w.serveQueues()
 	more := w.udp.turn()
 	if len(w.ready) == 0 {
 		return more

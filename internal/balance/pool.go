@@ -187,11 +187,18 @@ func (p *Pool) Active(i int) int { return p.targets[i].load.Active() }
 // tried, or the choice is made again.
 func (p *Pool) Acquire(i int) bool {
 	t := &p.targets[i]
-	if n := t.load.active.Add(1); t.limit > 0 && n > t.limit {
-		t.load.active.Add(-1)
-		return false
+	if t.limit == 0 {
+		t.load.active.Add(1)
+		return true
 	}
-	return true
+	for {
+		switch n := t.load.active.Load(); {
+		case n >= t.limit:
+			return false
+		case t.load.active.CompareAndSwap(n, n+1):
+			return true
+		}
+	}
 }
 
 // Release ends what a successful Acquire began.

@@ -62,6 +62,17 @@ func (s *Selector) Pick(k *Key, tried *Set) (int, bool) {
 	return t.index, true
 }
 
+// Full reports whether a flow that has tried tried would have a member if one
+// were not at its limit. It goes by what the last Pick went by.
+func (s *Selector) Full(tried *Set) bool {
+	for i := range s.now.candidates {
+		if t := &s.now.candidates[i].target; !tried.Has(t.index) && t.full() {
+			return true
+		}
+	}
+	return false
+}
+
 // adopt goes over to another snapshot, to the same place in the cycle: were it
 // the beginning, members there would get more with every change.
 func (s *Selector) adopt(now *snapshot) {
