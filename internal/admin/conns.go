@@ -44,8 +44,8 @@ func newConns(limit int) *conns {
 func (c *conns) stateChanged(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetWriteBuffer(sendBuffer) // without it all works, but worse
+		if socket, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+			_ = socket.SetWriteBuffer(sendBuffer) // without it all works, but worse
 		}
 		wait := c.admit(conn)
 		for wait > 0 {

@@ -1,4 +1,5 @@
-// Package admin is the HTTP side door of the daemon: metrics, health, status.
+// Package admin is the HTTP side door of the daemon: metrics, health, status, and
+// the control of what runs.
 //
 //	/metrics        Prometheus text or OpenMetrics
 //	/healthz        200 while the process works, else 503 and why
@@ -6,12 +7,23 @@
 //	/api/v1/status  a [Status] as JSON
 //	/               the same for a person
 //
-// It only shows; nothing can be changed here. Callers give it functions that
-// return values, and it never calls them while holding a lock.
+//	/api/v1/services, /api/v1/services/{service}
+//	/api/v1/backends?service=&state=
+//	/api/v1/flows?service=&backend=&client=&protocol=&state=&sort=&order=&limit=
+//	/api/v1/services/{service}/backends/{backend}  POST changes it
+//	/api/v1/flows/{id}                             DELETE cuts it
+//
+// Callers give it functions that return values, and it never calls them while
+// holding a lock. What is changed here lasts until the daemon ends.
 //
 // Invariants, also against hostile clients:
-//   - A request has no body, 16 KiB of header and one time-out to arrive in;
-//     the answer has the same time-out to be taken.
+//   - A request has 16 KiB of header, no body, or one of 64 KiB if it changes
+//     something, and one time-out to arrive in; the answer has the same time-out
+//     to be taken.
+//   - Nothing is changed over TCP unless Config.Write says so, nor at the request
+//     of a web page: its Origin is refused, and a type of content demanded that a
+//     browser asks about first. Over a unix socket everybody may change things whom
+//     its mode lets connect.
 //   - No more than Config.MaxConns connections are open. One more ends the one
 //     that has been longest without progress, so that clients that sit and wait
 //     cannot lock a scraper out.

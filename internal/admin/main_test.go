@@ -40,10 +40,20 @@ func status() admin.Status {
 				Name: "web", Mode: "vip", Protocol: "tcp", Source: "client",
 				Listen: []string{"203.0.113.10:443", "[2001:db8::10]:443"},
 				Active: 1200, Total: 98765000, Rejected: 7,
-				BytesIn: 1023, BytesOut: 5 << 40,
+				BytesIn: 1023, BytesOut: 5 << 40, QueueLength: 3, Routes: []string{"api"},
 				Backends: []admin.Backend{
-					{Name: "web-1", Address: "198.18.2.2:8443", Active: 600, Total: 49000000},
-					{Name: "web-2", Address: "198.18.2.3:8443", Active: 600, Total: 49765000, Failed: 12},
+					{
+						Name: "web-1", Address: "198.18.2.2:8443", Active: 600, Total: 49000000,
+						Weight: 5, State: admin.BackendUp, AdminState: admin.AdminReady, Override: true, MaxConnections: 1000,
+					},
+					{
+						Name: "web-2", Address: "198.18.2.3:8443", Active: 600, Total: 49765000, Failed: 12,
+						Weight: 1, State: admin.BackendDown, Reason: "check: connect: connection refused", AdminState: admin.AdminReady,
+					},
+					{
+						Name: "api/198.18.2.4:80", Address: "198.18.2.4:80", Route: "api",
+						Weight: 1, Backup: true, State: admin.BackendDrain, Reason: "set at run time", AdminState: admin.AdminDrain, Override: true,
+					},
 				},
 			},
 			{
@@ -55,7 +65,10 @@ func status() admin.Status {
 				Name: "dns", Mode: "vip", Protocol: "udp", Source: "client",
 				Listen: []string{"203.0.113.10:443", "203.0.113.53:53"},
 				Active: 1500, Total: 2_000_000, BytesIn: 66 << 20, BytesOut: 142 << 20,
-				Backends: []admin.Backend{{Name: "dns-1", Address: "198.18.2.53:53", Active: 1500, Total: 1_999_999, Failed: 1}},
+				Backends: []admin.Backend{{
+					Name: "dns-1", Address: "198.18.2.53:53", Active: 1500, Total: 1_999_999, Failed: 1,
+					Weight: 1, State: admin.BackendStarting, Reason: "slow start: 40 % of its weight", AdminState: admin.AdminReady,
+				}},
 			},
 		},
 		Workers: []admin.Worker{{ID: 0, Connections: 617}, {ID: 1, Connections: 617, AcceptPaused: true}},
@@ -70,6 +83,8 @@ func broken() admin.Status {
 	s.Config.LastReloadSuccess = false
 	s.Config.LastError = `tproxyd.toml:3: service.name: "<script>alert(1)</script>"`
 	s.Services[0].Name = `"><img src=x onerror=alert(1)>`
+	s.Services[0].Backends[0].State = admin.BackendEjected
+	s.Services[0].Backends[0].Reason = `answer "<script>alert(2)</script>"`
 	s.Services[1].Listen = nil
 	s.Workers = nil
 	return s

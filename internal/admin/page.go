@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	_ "embed"
 	"html/template"
 	"strconv"
@@ -11,19 +10,17 @@ import (
 //go:embed page.html
 var pageText string
 
-// page is parsed once; the text is part of the program.
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"bytes":  formatBytes,
+// pageTemplate is parsed once; the text is part of the program.
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"bytes":  FormatBytes,
 	"count":  formatCount,
 	"time":   formatTime,
 	"unit":   formatUnit,
 	"uptime": formatUptime,
 }).Parse(pageText))
 
-func renderPage(dst *bytes.Buffer, s Status) error { return page.Execute(dst, s) }
-
-// formatBytes returns n with a binary prefix and one decimal.
-func formatBytes(n uint64) string {
+// FormatBytes returns n with a binary prefix and one decimal.
+func FormatBytes(n uint64) string {
 	const prefixes = "KMGTPE"
 	if n < 1024 {
 		return strconv.FormatUint(n, 10) + " B"
@@ -72,11 +69,18 @@ func formatTime(t time.Time) string {
 	return t.Format("2006-01-02 15:04:05 MST")
 }
 
-// formatUptime returns the two largest units of a duration in seconds.
+// formatUptime returns a duration in seconds.
 func formatUptime(seconds float64) string {
-	d := time.Duration(seconds) * time.Second
+	return FormatAge(time.Duration(seconds) * time.Second)
+}
+
+// FormatAge returns the two largest units of a duration, and below a second the
+// milliseconds.
+func FormatAge(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
+	case d > 0 && d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d >= day:
 		return strconv.Itoa(int(d/day)) + " d " + strconv.Itoa(int(d%day/time.Hour)) + " h"
 	case d >= time.Hour:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,11 @@ type Config struct {
 	Live, Ready func() error
 	// Status returns the state of the daemon.
 	Status func() Status
+	// Control lists and changes it; without one that part of the API is missing.
+	Control Control
+	// Write lets clients change things. Who can connect to a unix socket, which
+	// its permissions decide, always may.
+	Write bool
 
 	// Log gets what goes wrong in here; nil means nobody.
 	Log *zap.Logger
@@ -49,6 +55,7 @@ type Config struct {
 type Server struct {
 	listener net.Listener
 	http     *http.Server
+	write    *atomic.Bool
 }
 
 // New opens the listener, so that connections are queued from now on, and
@@ -78,10 +85,13 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	conns := newConns(cfg.MaxConns)
+	var write atomic.Bool
+	write.Store(cfg.Write || cfg.Listener.Addr().Network() == "unix")
 	return &Server{
 		listener: cfg.Listener,
+		write:    &write,
 		http: &http.Server{
-			Handler:           conns.answered(newHandler(cfg)),
+			Handler:           conns.answered(newHandler(cfg, write.Load)),
 			ReadHeaderTimeout: cfg.RequestTimeout,
 			ReadTimeout:       cfg.RequestTimeout,
 			WriteTimeout:      cfg.RequestTimeout,
@@ -96,6 +106,9 @@ func New(cfg Config) (*Server, error) {
 
 // Addr returns the address that is listened on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// SetWrite changes Config.Write of a server that may run.
+func (s *Server) SetWrite(may bool) { s.write.Store(may) }
 
 // Run serves until ctx ends and then returns nil; answers on their way get a
 // second. It is called once.

@@ -50,18 +50,21 @@ type Flows struct {
 // Service is one service and its counters since it was configured: of connections
 // if Protocol is "tcp", of flows if it is "udp".
 type Service struct {
-	Name     string         `json:"name"`
-	Mode     string         `json:"mode"`
-	Protocol string         `json:"protocol"`
-	Listen   array[string]  `json:"listen"`
-	Source   string         `json:"source"`
-	Active   int            `json:"active"`
-	Total    uint64         `json:"total"`
-	Rejected uint64         `json:"rejected"`
-	BytesIn  uint64         `json:"bytes_in"`
-	BytesOut uint64         `json:"bytes_out"`
-	Draining bool           `json:"draining"`
-	Backends array[Backend] `json:"backends"`
+	Name     string        `json:"name"`
+	Mode     string        `json:"mode"`
+	Protocol string        `json:"protocol"`
+	Listen   array[string] `json:"listen"`
+	Source   string        `json:"source"`
+	Active   int           `json:"active"`
+	Total    uint64        `json:"total"`
+	Rejected uint64        `json:"rejected"`
+	BytesIn  uint64        `json:"bytes_in"`
+	BytesOut uint64        `json:"bytes_out"`
+	Draining bool          `json:"draining"`
+	// QueueLength is how many flows wait for a backend with room.
+	QueueLength int            `json:"queue_length"`
+	Routes      array[string]  `json:"routes"` // their names, in the order of the file
+	Backends    array[Backend] `json:"backends"`
 }
 
 // Backend is one backend of a service; it counts what its service does.
@@ -71,6 +74,17 @@ type Backend struct {
 	Active  int    `json:"active"`
 	Total   uint64 `json:"total"`
 	Failed  uint64 `json:"failed"`
+
+	Route          string       `json:"route"`  // "": the service's own pool
+	Weight         int          `json:"weight"` // in force
+	Backup         bool         `json:"backup"`
+	MaxConnections int          `json:"max_connections"` // 0: no limit; of flows with UDP
+	State          BackendState `json:"state"`
+	Reason         string       `json:"reason"` // why it is in State, for people
+	AdminState     AdminState   `json:"admin_state"`
+	// Override tells that the weight or the administrative state are not what
+	// the configuration says.
+	Override bool `json:"override"`
 }
 
 // Worker is one event loop.
