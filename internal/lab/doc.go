@@ -20,5 +20,7 @@
 // 198.18.0.0/15 (RFC 2544), 203.0.113.0/24 (RFC 5737) and 2001:db8::/32
 // (RFC 3849).
 //
+// What needs more than one proxy builds a [Network] of hosts and segments instead.
+//
 // See network_namespaces(7), user_namespaces(7) and veth(4).
 package lab
