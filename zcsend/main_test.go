@@ -1,0 +1,9 @@
+package zcsend
+
+import (
+	"testing"
+
+	"github.com/tproxyd/tproxyd/internal/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
