@@ -45,6 +45,47 @@ address = "198.18.2.3:8443"
 backup = true
 `
 
+// goodRules has every table of a service.
+const goodRules = good + `
+[service.admission]
+[service.health]
+type = "tcp"
+[service.ejection]
+[[service]]
+name = "keys"
+listen = ["203.0.113.11:443"]
+balance = "maglev"
+proxy_protocol = "accept-from"
+proxy_protocol_from = ["198.18.0.0/24"]
+[service.health]
+type = "http"
+tls = true
+check_source = "spoof"
+[[service.route]]
+name = "api"
+sni = ["api.example"]
+alpn = ["h2"]
+[[service.route.backend]]
+address = "api.example:443"
+[[service.route.backend]]
+srv = "_https._tcp.api.example"
+[[service]]
+name = "dns"
+protocol = "udp"
+listen = ["203.0.113.53:53"]
+backend = [{ address = "198.18.2.53:53" }]
+[service.admission]
+[service.health]
+type = "dns"
+[[service]]
+name = "udp"
+protocol = "udp"
+listen = ["203.0.113.54:53"]
+backend = [{ address = "198.18.2.53:53" }]
+[service.health]
+type = "udp"
+`
+
 // partly is usable and worth a warning.
 const partly = `
 [[service]]
@@ -61,7 +102,7 @@ worker = 1
 name = "web"
 listen = ["203.0.113.10"]
 [[service.backend]]
-address = "backend:8443"
+address = "backend"
 `
 
 func write(t *testing.T, text string) string {
@@ -75,7 +116,7 @@ func write(t *testing.T, text string) string {
 
 // checked are the configurations of which the whole output is held, by the name
 // of the golden files.
-var checked = map[string]string{"check": good, "check-udp": goodUDP, "check-balance": goodBalance}
+var checked = map[string]string{"check": good, "check-udp": goodUDP, "check-balance": goodBalance, "check-rules": goodRules}
 
 // TestCheckTOML prints what is, again, a configuration, and the same one.
 func TestCheckTOML(t *testing.T) {

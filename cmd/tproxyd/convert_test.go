@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/tproxyd/tproxyd/config"
 	"github.com/tproxyd/tproxyd/internal/balance"
+	"github.com/tproxyd/tproxyd/internal/discovery"
 	"github.com/tproxyd/tproxyd/internal/golden"
 	"github.com/tproxyd/tproxyd/proxy"
 )
@@ -53,7 +55,7 @@ func TestConvertEnums(t *testing.T) {
 			for _, source := range enum(t, "Source") {
 				service := known
 				service.Protocol, service.Mode, service.Source = config.Protocol(protocol), config.Mode(mode), config.Source(source)
-				p, err := toProxy(&config.Config{Services: []config.Service{service}})
+				p, err := toProxy(&config.Config{Services: []config.Service{service}}, nil)
 				if err != nil {
 					t.Errorf("%s, %s, %s: %v", protocol, mode, source, err)
 					continue
@@ -68,7 +70,7 @@ func TestConvertEnums(t *testing.T) {
 	sctp, tunnel, nobody := known, known, known
 	sctp.Protocol, tunnel.Mode, nobody.Source = "sctp", "tunnel", "nobody"
 	for _, s := range []config.Service{sctp, tunnel, nobody} {
-		if p, err := toProxy(&config.Config{Services: []config.Service{s}}); err == nil {
+		if p, err := toProxy(&config.Config{Services: []config.Service{s}}, nil); err == nil {
 			t.Errorf("%q, %q, %q became %+v", s.Protocol, s.Mode, s.Source, p)
 		}
 	}
@@ -81,7 +83,7 @@ func TestConvertBalance(t *testing.T) {
 				Name: "web", Protocol: config.ProtocolTCP, Mode: config.ModeVIP, Source: config.SourceHost,
 				Balance: config.Algorithm(algorithm), Hash: config.Hash(hash),
 			}
-			p, err := toProxy(&config.Config{Services: []config.Service{service}})
+			p, err := toProxy(&config.Config{Services: []config.Service{service}}, nil)
 			if err != nil {
 				t.Errorf("%s, %s: %v", algorithm, hash, err)
 				continue
@@ -92,7 +94,7 @@ func TestConvertBalance(t *testing.T) {
 			magic, none := service, service
 			magic.Balance, none.Hash = "magic", "none"
 			for _, s := range []config.Service{magic, none} {
-				if p, err := toProxy(&config.Config{Services: []config.Service{s}}); err == nil {
+				if p, err := toProxy(&config.Config{Services: []config.Service{s}}, nil); err == nil {
 					t.Errorf("%q, %q became %+v", s.Balance, s.Hash, p)
 				}
 			}
@@ -137,7 +139,7 @@ func TestConvertAccess(t *testing.T) {
 	}
 	defer a.close()
 	for _, access := range enum(t, "Access") {
-		p, err := toProxy(&config.Config{Log: config.Log{Access: config.Access(access)}})
+		p, err := toProxy(&config.Config{Log: config.Log{Access: config.Access(access)}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,6 +175,47 @@ balance = "maglev"
 hash = "client-ip"
 maglev_table_size = 101
 hash_seed = 20
+on_backend_down = "cut"
+panic = "open"
+queue_size = 30
+queue_timeout = "31s"
+resolve_interval = "32s"
+proxy_protocol = "accept-from"
+proxy_protocol_from = ["198.18.0.0/16"]
+proxy_protocol_timeout = "33s"
+send_proxy = "v2"
+client_hello_timeout = "34s"
+client_hello_max = 3500
+[service.admission]
+allow = ["198.18.0.0/15"]
+deny = ["198.18.36.0/24"]
+max_connections_per_client = 37
+rate_per_client = 38.5
+rate_burst = 39
+client_prefix_ipv4 = 24
+client_prefix_ipv6 = 56
+max_clients = 40
+[service.health]
+type = "tcp"
+interval = "41s"
+rise = 42
+fall = 43
+initial = "up"
+[service.ejection]
+failures = 44
+base_time = "45s"
+max_time = "46s"
+max_ejected_percent = 47
+[[service.route]]
+name = "api"
+sni = ["api.example.org"]
+alpn = ["h2"]
+[[service.route.backend]]
+address = "api.internal:8443"
+weight = 48
+max_connections = 49
+[[service.route.backend]]
+srv = "_https._tcp.example.org"
 [[service.backend]]
 address = "198.18.2.2:8443"
 weight = 21
@@ -201,6 +244,14 @@ balance = "maglev"
 hash = "client-ip"
 maglev_table_size = 103
 hash_seed = 22
+on_backend_down = "cut"
+proxy_protocol = "require"
+proxy_protocol_from = ["198.18.0.0/16"]
+send_proxy = "v2"
+[service.admission]
+deny = ["198.18.36.0/24"]
+[service.ejection]
+failures = 50
 [[service.backend]]
 address = "198.18.2.53:53"
 `
@@ -211,14 +262,25 @@ func TestConvertAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := toProxy(c)
+	endpoint := func(addr string) discovery.Endpoint { return discovery.Endpoint{Addr: netip.MustParseAddrPort(addr)} }
+	second := endpoint("[2001:db8:2::9]:8443")
+	second.Weight, second.Backup = 51, true
+	p, err := toProxy(c, answers{
+		{Host: "api.internal", Port: 8443}: {Endpoints: []discovery.Endpoint{
+			endpoint("198.18.2.8:8443"), endpoint("[2001:db8:2::8]:8443"),
+		}},
+		{SRV: "_https._tcp.example.org"}: {Endpoints: []discovery.Endpoint{second}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
 	describe(&b, "", reflect.ValueOf(p))
 	golden.Compare(t, "convert.golden", b.String())
-	ofTCP := []string{"ConnectTimeout", "HalfCloseTimeout", "Keepalive", "UserTimeout", "Retries", "MaxConnections"}
+	ofTCP := []string{
+		"Discovered", "Routes", "ConnectTimeout", "HalfCloseTimeout", "Keepalive", "UserTimeout", "Retries", "MaxConnections",
+		"QueueSize", "QueueTimeout", "ProxyTimeout", "HelloTimeout", "HelloMax",
+	}
 	ofUDP := []string{"UnrepliedTimeout", "MaxFlows", "Responses", "Requests"}
 	for i, want := range map[int][]string{
 		0: append([]string{"Protocol", "Mode"}, ofUDP...), // TCP and VIP are 0
@@ -238,8 +300,12 @@ func TestConvertAll(t *testing.T) {
 
 // describe writes a value, one field a line.
 func describe(b *strings.Builder, path string, v reflect.Value) {
-	if _, ok := reflect.TypeAssert[fmt.Stringer](v); ok || v.Kind() != reflect.Struct && v.Kind() != reflect.Slice {
+	if _, ok := reflect.TypeAssert[fmt.Stringer](v); ok || v.Kind() != reflect.Struct && v.Kind() != reflect.Slice && (v.Kind() != reflect.Pointer || v.IsNil()) {
 		fmt.Fprintf(b, "%s = %v\n", path, v)
+		return
+	}
+	if v.Kind() == reflect.Pointer && !v.IsNil() {
+		describe(b, path, v.Elem())
 		return
 	}
 	if v.Kind() == reflect.Slice {

@@ -47,7 +47,12 @@ func commands() []command {
 	return []command{
 		{"run", "run the proxy in the foreground, as systemd does", cmdRun},
 		{"check", "check a configuration and print it with all defaults filled in", cmdCheck},
+		{"status", "show the state of the running daemon; --check for keepalived and the like", cmdStatus},
+		{"flows", "list the flows of the running daemon, or cut one", cmdFlows},
+		{"backend", "list the backends of the running daemon, or change one", backendCommands().run},
 		{"demo", "show the proxy at work in a lab of its own, without root", cmdDemo},
+		{"replay", "send a capture file again, by an interface", cmdReplay},
+		{"zcprobe", "find out which ways of sending copy, on this kernel and interface", cmdZCProbe},
 		{"version", "print the version", cmdVersion},
 	}
 }

@@ -64,9 +64,11 @@ func (d *server) serve(ctx context.Context, signals <-chan os.Signal) error {
 			tellSystemd(daemon.SdNotifyReloading, monotonic())
 			_ = d.reload() // logged, counted and shown; what runs stays
 			tellSystemd(daemon.SdNotifyReady, d.statusLine())
+		case <-d.names.changed:
+			d.rename()
 		case err := <-d.proxy.Failed():
 			return workerFailed(err)
-		case err := <-d.adminErr:
+		case err := <-d.admin.failed:
 			d.log.Error("admin server ended; traffic goes on", zap.Error(err))
 		case <-ctx.Done():
 			return nil

@@ -1,20 +1,19 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tproxyd/tproxyd/config"
 	"github.com/tproxyd/tproxyd/internal/admin"
+	"github.com/tproxyd/tproxyd/internal/healthcheck"
 	"github.com/tproxyd/tproxyd/internal/logsink"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"github.com/tproxyd/tproxyd/proxy"
@@ -33,10 +32,12 @@ type server struct {
 	metrics  *daemonMetrics
 
 	config     *config.Config // that runs; of the control goroutine
-	adminConns int            // at most, so that they take no descriptor from flows
-	stopAdmin  context.CancelFunc
-	admin      sync.WaitGroup
-	adminErr   chan error
+	running    proxy.Config   // what config comes to; likewise
+	control    admin.Control  // what the admin servers list and change
+	names      *resolver
+	checks     *healthcheck.Checks
+	stopChecks func()
+	admin      *adminServers
 	state      atomic.Pointer[string] // why it is not ready; nil when it is
 	lastReload atomic.Pointer[reloadResult]
 }
@@ -48,20 +49,20 @@ type reloadResult struct {
 }
 
 const (
-	maxAdminConns    = 128
-	otherDescriptors = 4 // for reloads, /proc and an admin connection that waits
+	maxAdminConns    = 128 // fewer where descriptors are few: flows need them
+	otherDescriptors = 4   // for reloads, /proc and an admin connection that waits
 )
 
 // newServer starts everything c asks for, or nothing.
 func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server, error) {
-	p, err := toProxy(c)
+	p, err := toProxy(c, nil)
 	if err != nil {
 		return nil, err
 	}
 	if err := proxy.Check(p); err != nil {
 		return nil, err
 	}
-	d := &server{path: path, started: time.Now(), adminErr: make(chan error, 1)}
+	d := &server{path: path, started: time.Now()}
 	d.setState("starting")
 	d.log, d.logs, err = logsink.New(logsink.Config{Level: c.Log.Level, Format: string(c.Log.Format), W: stderr})
 	if err != nil {
@@ -80,10 +81,10 @@ func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server
 	// always finds a place to run.
 	runtime.GOMAXPROCS(workers + 1)
 	nofile, err := sys.RaiseDescriptorLimit()
+	adminConns := int(min(maxAdminConns, max(2, nofile/100)))
 	if err == nil {
-		d.adminConns = int(min(maxAdminConns, max(2, nofile/100)))
 		d.proxy, err = proxy.New(proxy.Options{
-			Workers: workers, Log: d.log.Named("proxy"), Records: d.access, Spare: d.adminConns + otherDescriptors,
+			Workers: workers, Log: d.log.Named("proxy"), Records: d.access, Spare: adminConns + otherDescriptors,
 		})
 	}
 	if err != nil {
@@ -93,35 +94,56 @@ func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server
 	d.registry = admin.NewRegistry(version)
 	d.metrics = newDaemonMetrics(d)
 	d.registry.MustRegister(proxy.NewCollector(d.proxy), d.metrics)
-	if err := d.apply(c); err != nil {
+	d.control = control{d}
+	d.admin = newAdminServers(d.adminConfig(), adminConns)
+	d.names = newResolver(d.log)
+	d.startChecks()
+	d.registry.MustRegister(healthcheck.NewCollector(d.checks), d.names)
+	if err := d.change(c); err != nil {
 		d.close()
 		return nil, err
 	}
+	d.warn(c)
 	d.noteReload(nil)
 	return d, nil
 }
 
+// change makes c what runs, or changes nothing. What is new of names is asked for
+// first.
+func (d *server) change(c *config.Config) error {
+	err := d.names.set(c, d.config)
+	if err == nil {
+		d.names.await(c)
+		err = d.apply(c)
+	}
+	if err != nil && d.config != nil {
+		err = errors.Join(err, d.names.set(d.config, nil))
+	}
+	return err
+}
+
 // apply makes c what runs, or changes nothing.
 func (d *server) apply(c *config.Config) error {
-	p, err := toProxy(c)
+	p, err := toProxy(c, d.names.answers())
 	if err != nil {
 		return err
 	}
-	var server *admin.Server
-	moved := d.config == nil || d.config.Admin != c.Admin
-	if moved && c.Admin.Listen.IsValid() {
-		if server, err = d.newAdmin(c.Admin.Listen.String()); err != nil {
-			return withOwners(err, nil, nil)
-		}
+	checks, err := checkTargets(c, p)
+	if err != nil {
+		return err
+	}
+	move, err := d.admin.prepare(adminSettingsOf(c))
+	if err != nil {
+		return withOwners(err, nil, nil)
 	}
 	if err := d.proxy.Apply(p); err != nil {
-		if server != nil {
-			closeUnused(server)
-		}
+		move.discard()
 		return withOwners(err, p.Services, d.proxy.Services())
 	}
-	if moved {
-		d.replaceAdmin(server)
+	move.commit()
+	d.checks.Set(checks)
+	if err := d.names.set(c, nil); err != nil {
+		d.log.Error("backends by name", zap.Error(err)) // the settings were validated: cannot happen
 	}
 	d.access.set(c.Log.Access)
 	if err := d.logs.SetLevel(c.Log.Level); err != nil {
@@ -130,11 +152,15 @@ func (d *server) apply(c *config.Config) error {
 	if d.config != nil && (d.config.Daemon.Workers != c.Daemon.Workers || d.config.Log.Format != c.Log.Format) {
 		d.log.Warn("daemon.workers and log.format take effect at the next start only")
 	}
+	d.config, d.running = c, p
+	return nil
+}
+
+// warn logs the mistakes in c that leave it usable.
+func (d *server) warn(c *config.Config) {
 	for _, w := range c.Warnings {
 		d.log.Warn("configuration: " + w)
 	}
-	d.config = c
-	return nil
 }
 
 // reload reads the file again. What runs stays if anything is wrong with it.
@@ -146,15 +172,28 @@ func (d *server) reload() error {
 		return nil
 	}
 	if err == nil {
-		err = d.apply(c)
+		err = d.change(c)
 	}
 	d.noteReload(err)
 	if err != nil {
 		d.log.Error("configuration refused, the old one stays", zap.String("file", d.path), zap.Error(withHint(err)))
 		return err
 	}
+	d.warn(c)
 	d.log.Info("configuration reloaded", zap.String("file", d.path), zap.Int("services", len(c.Services)))
 	return nil
+}
+
+// rename applies what runs once more, as names now stand for other addresses.
+func (d *server) rename() {
+	if p, err := toProxy(d.config, d.names.answers()); err == nil && reflect.DeepEqual(p, d.running) {
+		return // another name for the same, or known when it was read
+	}
+	if err := d.apply(d.config); err != nil {
+		d.log.Error("changed addresses of backends are not used, the old ones stay", zap.Error(withHint(err)))
+		return
+	}
+	d.log.Info("backends by name have changed")
 }
 
 func (d *server) noteReload(err error) {
@@ -166,10 +205,10 @@ func (d *server) noteReload(err error) {
 	d.lastReload.Store(&r)
 }
 
-// newAdmin opens the admin server on addr.
-func (d *server) newAdmin(addr string) (*admin.Server, error) {
-	return admin.New(admin.Config{
-		Addr: addr, MaxConns: d.adminConns, Gatherer: d.registry, Log: d.log.Named("admin"), Status: d.status,
+// adminConfig is what every admin server has in common.
+func (d *server) adminConfig() admin.Config {
+	return admin.Config{
+		Gatherer: d.registry, Log: d.log.Named("admin"), Status: d.status, Control: d.control,
 		Live: func() error { return d.proxy.Alive(time.Second) },
 		Ready: func() error {
 			if s := d.state.Load(); s != nil {
@@ -177,40 +216,7 @@ func (d *server) newAdmin(addr string) (*admin.Server, error) {
 			}
 			return nil
 		},
-	})
-}
-
-// replaceAdmin ends the admin server, if one runs, and runs s, if it is one.
-func (d *server) replaceAdmin(s *admin.Server) {
-	if d.stopAdmin != nil {
-		d.stopAdmin()
-		d.stopAdmin = nil
 	}
-	if s == nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d.stopAdmin = cancel
-	d.admin.Add(1)
-	go d.runAdmin(ctx, s)
-	d.log.Info("admin address open", zap.Stringer("address", s.Addr()))
-}
-
-func (d *server) runAdmin(ctx context.Context, s *admin.Server) {
-	defer d.admin.Done()
-	if err := s.Run(ctx); err != nil {
-		select {
-		case d.adminErr <- err:
-		default:
-		}
-	}
-}
-
-// closeUnused frees the listener of a server that never ran.
-func closeUnused(s *admin.Server) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = s.Run(ctx) // nothing was served
 }
 
 func (d *server) setState(reason string) {
@@ -223,11 +229,12 @@ func (d *server) setState(reason string) {
 
 // close ends everything; flows that are left are cut.
 func (d *server) close() {
+	d.names.close()
+	d.stopChecks()
 	if err := d.proxy.Close(); err != nil {
 		d.log.Error("close", zap.Error(err))
 	}
-	d.replaceAdmin(nil)
-	d.admin.Wait()
+	d.admin.close()
 	d.closeLogs()
 }
 
@@ -265,17 +272,16 @@ func (d *server) status() admin.Status {
 		as := admin.Service{
 			Name: svc.Name, Mode: svc.Mode.String(), Protocol: svc.Protocol.String(), Source: svc.Source.String(),
 			Active: int(svc.Active), Total: svc.Total, Rejected: svc.Rejected, BytesIn: svc.BytesIn, BytesOut: svc.BytesOut,
-			Draining: !s.Ready && s.ReadyReason == stateDraining,
+			QueueLength: int(svc.Queued), Draining: !s.Ready && s.ReadyReason == stateDraining,
 		}
 		for _, a := range svc.Listen {
 			as.Listen = append(as.Listen, a.String())
 		}
+		for _, r := range svc.Routes {
+			as.Routes = append(as.Routes, r.Name)
+		}
 		for _, b := range svc.Backends {
-			address := "original destination"
-			if b.Addr.IsValid() {
-				address = b.Addr.String()
-			}
-			as.Backends = append(as.Backends, admin.Backend{Name: b.Name, Address: address, Active: int(b.Active), Total: b.Total, Failed: b.Failed})
+			as.Backends = append(as.Backends, toBackend(svc, b))
 		}
 		s.Services = append(s.Services, as)
 	}
