@@ -24,7 +24,7 @@ const (
 	bulkLimit = 6 * time.Second
 	// totalLimit ends the demo, whatever is the matter, and finishLimit its
 	// last step.
-	totalLimit  = 20 * time.Second
+	totalLimit  = 50 * time.Second
 	finishLimit = 8 * time.Second
 
 	defaultBulk = 256 << 20
@@ -122,6 +122,7 @@ func runInside(ctx context.Context, cfg Config, p *printer) (ok bool, err error)
 	d.traffic(limited)
 	d.fidelity(limited)
 	d.reloads(limited)
+	d.balance(limited)
 	d.accounts(limited)
 	if err := interrupted(ctx, nil); err != nil {
 		return false, err

@@ -23,7 +23,8 @@ var contract = []string{
 	"udp_vip_source_preserved_v4", "udp_vip_source_preserved_v6",
 	"udp_intercept_source_preserved_v4", "udp_intercept_source_preserved_v6",
 	"small_copied", "bulk_checksum_down", "bulk_checksum_up", "bulk_spliced",
-	"reset_passed_on", "half_close", "reload", "bad_reload_refused", "metrics_exact", "descriptors", "drain", "nothing_left",
+	"reset_passed_on", "half_close", "reload", "bad_reload_refused",
+	"health_failover", "return_path_verdict", "sni_route", "proxy_protocol", "runtime_drain", "metrics_exact", "descriptors", "drain", "nothing_left",
 }
 
 const testBulk = 8 << 20

@@ -42,6 +42,7 @@ type receipt struct {
 type servers struct {
 	closers []io.Closer
 	done    sync.WaitGroup
+	spare   *http.Server
 
 	// shut gets what the server read after its own FIN.
 	shut chan string
@@ -70,14 +71,14 @@ func startServers(host *lab.Host) (*servers, error) {
 		net.JoinHostPort(lab.ForeignIP6, foreignPort): "foreign",
 	}
 	for address, name := range web {
-		ln, err := host.Listen("tcp", address)
-		if err != nil {
+		if _, err := s.web(host, address, name); err != nil {
 			s.close()
 			return nil, err
 		}
-		srv := &http.Server{Handler: handler(name), ReadHeaderTimeout: stepLimit}
-		s.closers = append(s.closers, srv)
-		s.done.Go(func() { _ = srv.Serve(ln) }) // ends with Close
+	}
+	if err := s.startPools(host); err != nil {
+		s.close()
+		return nil, err
 	}
 	for address, name := range dnsServers() {
 		pc, err := host.ListenPacket("udp", address)
@@ -93,13 +94,10 @@ func startServers(host *lab.Host) (*servers, error) {
 	}
 	for port, script := range scripts {
 		for _, ip := range []string{lab.ForeignIP4, lab.ForeignIP6} {
-			ln, err := host.Listen("tcp", net.JoinHostPort(ip, port))
-			if err != nil {
+			if err := s.script(host, net.JoinHostPort(ip, port), script); err != nil {
 				s.close()
 				return nil, err
 			}
-			s.closers = append(s.closers, ln)
-			s.done.Go(func() { s.accept(ln, script) })
 		}
 	}
 	return s, nil
