@@ -76,7 +76,7 @@ install:
 	install -D -m 0644 tproxyd.toml.example $(DESTDIR)$(PREFIX)/share/doc/tproxyd/tproxyd.toml.example
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/tproxyd README.md LICENSE docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/tproxyd $(DESTDIR)$(UNITDIR)
-	cp -R deploy/nft deploy/iptables deploy/policy-routing.sh deploy/sysctl.d deploy/prometheus $(DESTDIR)$(PREFIX)/share/tproxyd/
+	cp -R deploy/nft deploy/iptables deploy/policy-routing.sh deploy/sysctl.d deploy/prometheus deploy/keepalived deploy/bird $(DESTDIR)$(PREFIX)/share/tproxyd/
 	sed 's|/usr/sbin/|$(PREFIX)/sbin/|; s|/etc/tproxyd/|$(SYSCONFDIR)/tproxyd/|' deploy/tproxyd.service >$(DESTDIR)$(UNITDIR)/tproxyd.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/tproxyd.service
 	test -e $(DESTDIR)$(SYSCONFDIR)/tproxyd/tproxyd.toml || install -D -m 0644 tproxyd.toml.example $(DESTDIR)$(SYSCONFDIR)/tproxyd/tproxyd.toml

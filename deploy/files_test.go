@@ -87,7 +87,16 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := netnstest.New(t)
+	// A spoofed check has to find a way back before there is a verdict.
+	run(t, l, nil, "sh", "policy-routing.sh", "up")
+	vipRules["nft"].up(t, l)
+	startBackend(t, l.Server, each(backendPort, backends)...)
 	startDaemon(t, l, fmt.Sprintf(daemonConfig, "", `
+  [service.health]
+  type = "tcp"
+  interval = "20ms"
+  timeout = "10s"
+  check_source = "spoof"
 [[service]]
 name = "quic"
 protocol = "udp"
@@ -95,7 +104,11 @@ listen = ["203.0.113.10:443"]
   [[service.backend]]
   address = "198.18.2.2:8443"
 `))
-	served := scrape(t, l)
+	var served string
+	netnstest.Eventually(t, patience, func() bool {
+		served = scrape(t, l)
+		return strings.Contains(served, "tproxyd_backend_return_path_ok{")
+	}, "backends are checked")
 	names := regexp.MustCompile(`\b(tproxyd|process)_[a-z_]+`).FindAllString(string(rules), -1)
 	if len(names) < 10 {
 		t.Fatalf("found only %d names of metrics in the rules", len(names))

@@ -52,6 +52,7 @@ func TestSystemd(t *testing.T) {
 		{"kill", testBoxKill},
 		{"watchdog", testBoxWatchdog},
 		{"drain", testBoxDrain},
+		{"socket", testBoxSocket},
 		{"no capability", testBoxNoCapability},
 		{"bad file", testBoxBadFile},
 	}
@@ -287,6 +288,24 @@ func testBoxDrain(t *testing.T, b *box) {
 	}, "the daemon ends after its last flow")
 	if result := b.property(t, "Result"); result != "success" {
 		t.Errorf("stopped with result %q\n%s", result, b.journal(t))
+	}
+}
+
+// testBoxSocket talks to the daemon over a socket in the unit's runtime
+// directory, which goes with the daemon.
+func testBoxSocket(t *testing.T, b *box) {
+	const socket = "/run/tproxyd/control.sock"
+	b.write(t, configPath, strings.Replace(configWith("", ""), "[admin]\n", "[admin]\nsocket = \""+socket+"\"\n", 1), 0o644)
+	b.start(t)
+	if out := b.run(t, "tproxyd", "status", "--check", "--socket", socket); !strings.HasPrefix(out, "ok: ready") {
+		t.Errorf("status --check: %s", out)
+	}
+	if mode := b.run(t, "stat", "--format=%a", socket); mode != "660" {
+		t.Errorf("the socket has mode %s", mode)
+	}
+	b.run(t, "systemctl", "stop", "tproxyd")
+	if out, err := b.try(t, "test", "-e", socket); err == nil {
+		t.Errorf("the socket is left behind: %s", out)
 	}
 }
 
