@@ -9,46 +9,6 @@ import (
 	"github.com/tproxyd/tproxyd/internal/lab"
 )
 
-// tproxydCommand: one worker for each processor it may use, which is one. A UDP
-// flow keeps the client's port too, with every subject.
-func tproxydCommand(o *options, dir string, w work) ([]string, error) {
-	var b strings.Builder
-	protocol, source := "tcp", o.source
-	if w.udp != nil {
-		protocol, source = "udp", "client"
-	}
-	b.WriteString(`[daemon]
-workers = 0
-drain_timeout = "100ms"
-
-[log]
-level = "warn"
-access = "off"
-
-[admin]
-listen = "127.0.0.1:9180"
-`)
-	for _, s := range w.services() {
-		fmt.Fprintf(&b, `
-[[service]]
-name = %q
-protocol = %q
-mode = "vip"
-listen = ["%s:%d"]
-source = %q
-`, s.name, protocol, lab.VIP4, s.port, source)
-		if w.udp != nil {
-			fmt.Fprintf(&b, "idle_timeout = %q\nunreplied_timeout = %q\nresponses = %d\n", datagramIdle, datagramIdle, s.responses)
-		}
-		fmt.Fprintf(&b, `
-  [[service.backend]]
-  address = "%s:%d"
-`, lab.ServerIP4, s.port)
-	}
-	path, err := writeConfig(dir, "tproxyd.toml", b.String())
-	return []string{o.tproxyd, "run", "--config", path}, err
-}
-
 // haproxyCommand: splice-auto does not engage on this work, so splicing is
 // asked for outright. maxconn makes HAProxy want 2*7000 descriptors and half as
 // many for pipes, which must stay below the descriptor limit.

@@ -177,19 +177,6 @@ func (m *datagramMeasurement) end(ctx context.Context, began load.DatagramReport
 	}
 }
 
-// alive tells whether the proxy is.
-func (m *datagramMeasurement) alive() error {
-	if m.proxy == nil {
-		return nil
-	}
-	select {
-	case <-m.proxy.ended:
-		return m.proxy.explain(fmt.Errorf("%s ended", m.subject.name))
-	default:
-		return nil
-	}
-}
-
 // warm sends until every flow has passed, which also tells that the proxy
 // listens, and that it is transparent.
 func (m *datagramMeasurement) warm(ctx context.Context) error {

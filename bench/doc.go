@@ -3,6 +3,11 @@
 //
 //	go run ./bench --json --rounds 3 --work tcp_keepalive_64,tcp_connect_64
 //
+// Two further subjects are tproxyd itself: tproxyd-full, the same program that
+// checks its backends every second, holds every client against a list of 1,000
+// prefixes and chooses by Maglev; and with --other PATH, other, which is another
+// build of it.
+//
 // All of them stand in the same lab of three network namespaces, are reached
 // over the same virtual address, connect to the same backend with the client's
 // own address as source, and carry the load of the same generator. They take
@@ -23,6 +28,10 @@
 // because a disturbance of the machine is enough for some; a datagram that is
 // damaged, doubled, or not from its client's address and port fails the
 // measurement.
+//
+// health_200 has no clients: what is counted is the time that a daemon takes
+// which checks 200 backends every second, per cent of one processor, next to one
+// that checks none.
 //
 // A measurement with a single wrong or missing byte, a failed connection, or a
 // connection that does not come from the client's address is reported as

@@ -35,9 +35,11 @@ type options struct {
 	subjects  []string
 	duration  time.Duration
 	idleFlows int
+	checkTime time.Duration
 
 	source  string // tproxyd's source policy
 	tproxyd string // paths of programs; empty tproxyd is built
+	other   string
 	haproxy string
 	nginx   string
 }
@@ -75,7 +77,7 @@ func runSandboxed(ctx context.Context, opts *options, stdout, stderr io.Writer) 
 		}
 		return measureAndPrint(ctx, opts, stdout, stderr)
 	}
-	if opts.wants("tproxyd") && opts.tproxyd == "" {
+	if (opts.wants(ours) || opts.wants(theFull)) && opts.tproxyd == "" {
 		dir, err := os.MkdirTemp("", "tproxyd-bench-")
 		if err != nil {
 			return exitFailed, err
@@ -120,16 +122,17 @@ func (o *options) wants(subject string) bool {
 }
 
 func parseOptions(args []string, stderr io.Writer) (*options, error) {
-	o := &options{idleFlows: idleFlows}
+	o := &options{idleFlows: idleFlows, checkTime: checkTime}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.BoolVar(&o.json, "json", false, "print the report as JSON")
 	fs.IntVar(&o.rounds, "rounds", 1, "how often everything is measured")
 	works := fs.String("work", strings.Join(workNames(), ","), "what is measured, comma-separated")
-	subjects := fs.String("subjects", strings.Join(subjectNames(), ","), "who is measured, comma-separated")
+	subjects := fs.String("subjects", "", "who is measured, comma-separated (default: all; other only with --other)")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "length of a measurement")
 	fs.StringVar(&o.source, "source", "client-ip", "source policy of tproxyd: client, client-ip or prefer-client")
 	fs.StringVar(&o.tproxyd, "tproxyd", "", "path of tproxyd (default: built from ./cmd/tproxyd)")
+	fs.StringVar(&o.other, "other", "", "path of another build of tproxyd to compare with")
 	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "path of haproxy")
 	fs.StringVar(&o.nginx, "nginx", "nginx", "path of nginx")
 	if err := fs.Parse(args); err != nil {
@@ -153,11 +156,17 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.works = append(o.works, w)
 	}
+	if *subjects == "" {
+		*subjects = strings.Join(defaultSubjects(o), ",")
+	}
 	for _, name := range splitList(*subjects) {
 		if _, err := subjectByName(name); err != nil {
 			return nil, err
 		}
 		o.subjects = append(o.subjects, name)
+	}
+	if o.wants(theOther) && o.other == "" {
+		return nil, fmt.Errorf("subject %q needs --other PATH, another build of tproxyd", theOther)
 	}
 	if len(o.works) == 0 || len(o.subjects) == 0 {
 		return nil, errors.New("--work and --subjects must name something")

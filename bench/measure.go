@@ -31,6 +31,7 @@ type measurement struct {
 	subject subject
 	backend *process
 	proxy   *process // nil without a proxy
+	checked *process // what health checks go to; nil without
 	pids    []int    // of the proxy and its children
 }
 
@@ -65,6 +66,9 @@ func (m *measurement) start(ctx context.Context) (err error) {
 func (m *measurement) startProxy(ctx context.Context) error {
 	if m.subject.command == nil {
 		return nil
+	}
+	if err := m.startChecked(ctx); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp(m.dir, m.subject.name+"-")
 	if err != nil {
@@ -134,12 +138,25 @@ func (m *measurement) backendStat(ctx context.Context) (r load.BackendReport, er
 
 func (m *measurement) stop() error {
 	var errs []error
-	for _, p := range []*process{m.proxy, m.backend} {
+	for _, p := range []*process{m.proxy, m.checked, m.backend} {
 		if p != nil {
 			errs = append(errs, p.stop())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// alive tells whether the proxy is.
+func (m *measurement) alive() error {
+	if m.proxy == nil {
+		return nil
+	}
+	select {
+	case <-m.proxy.ended:
+		return m.proxy.explain(fmt.Errorf("%s ended", m.subject.name))
+	default:
+		return nil
+	}
 }
 
 // startClient starts a client and waits until each of its flows works.

@@ -36,8 +36,14 @@ func TestParseOptions(t *testing.T) {
 	if o, err = parseOptions(nil, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if len(o.works) != 11 || len(o.subjects) != 5 || o.source != "client-ip" || o.idleFlows != 3000 {
-		t.Errorf("defaults = %+v, want all works and subjects, client-ip, 3000 idle flows", o)
+	if len(o.works) != 12 || len(o.subjects) != 6 || o.source != "client-ip" || o.idleFlows != 3000 || o.checkTime < 10*time.Second {
+		t.Errorf("defaults = %+v, want all works and subjects but other, client-ip, 3000 idle flows, at least 10 s of checks", o)
+	}
+	if o, err = parseOptions([]string{"--other", "/opt/tproxyd"}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if !o.wants(theOther) || len(o.subjects) != 7 {
+		t.Errorf("subjects with --other = %v, want all", o.subjects)
 	}
 }
 
@@ -46,6 +52,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"--work tcp_bulk", "tcp_bulk_up"}, // names what there is
 		{"--subjects envoy", "haproxy"},
 		{"--subjects ,", "must name"},
+		{"--subjects tproxyd,other", "--other PATH"},
 		{"--rounds 0", "--rounds"},
 		{"--duration 1ms", "--duration"},
 		{"--source host", "client-ip"},

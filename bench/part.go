@@ -25,6 +25,7 @@ const (
 	partProbe   = "bench-probe"   // TARGET SOURCE TIMEOUT
 	partBackend = "bench-backend" // ADDRESS EXCHANGE SINK SOURCE CLIENTS
 	partGoCopy  = "bench-gocopy"  // LISTEN=BACKEND...
+	partChecked = "bench-checked" // ADDRESS PORT COUNT
 
 	partDatagramClient  = "bench-datagram-client"  // TARGET SOURCES FLOWS SIZE BURST; 0 flows ask
 	partDatagramBackend = "bench-datagram-backend" // LISTEN SOURCES SIZE
@@ -48,6 +49,8 @@ func part(args []string) (code int, ok bool) {
 		err = runBackend(args[1:])
 	case partGoCopy:
 		err = runGoCopy(args[1:])
+	case partChecked:
+		err = runChecked(args[1:])
 	case partDatagramClient:
 		err = runDatagramClient(args[1:])
 	case partDatagramBackend:

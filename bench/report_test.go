@@ -102,8 +102,13 @@ func TestTargets(t *testing.T) {
 		}
 	}
 	r := &report{
-		Results: []result{{Work: "tcp_idle_3000", Subject: "haproxy", Metric: "fds", Median: 7}, {Work: "tcp_idle_3000", Subject: ours, Metric: "fds", Median: 2}},
-		Ratios:  []ratio{{"tcp_connect_64", "cpu", "gocopy", 0.5}},
+		Results: []result{
+			{Work: "tcp_idle_3000", Subject: "haproxy", Metric: "fds", Median: 7},
+			{Work: "tcp_idle_3000", Subject: ours, Metric: "fds", Median: 2},
+			{Work: "health_200", Subject: ours, Metric: "cpu", Median: 9},
+			{Work: "health_200", Subject: theFull, Metric: "cpu", Median: 1.5},
+		},
+		Ratios: []ratio{{"tcp_connect_64", "cpu", "gocopy", 0.5}},
 	}
 	got := map[string]float64{}
 	for _, tg := range targets() {
@@ -114,7 +119,7 @@ func TestTargets(t *testing.T) {
 			got[tg.work+" "+tg.peer] = v
 		}
 	}
-	if diff := cmp.Diff(map[string]float64{"tcp_connect_64 gocopy": 0.5, "tcp_idle_3000 ": 2}, got); diff != "" {
+	if diff := cmp.Diff(map[string]float64{"tcp_connect_64 gocopy": 0.5, "tcp_idle_3000 ": 2, "health_200 ": 1.5}, got); diff != "" {
 		t.Errorf("measured targets (-want +got):\n%s", diff)
 	}
 }

@@ -52,6 +52,8 @@ func (s *session) round(ctx context.Context, round int, w work) error {
 	for _, sub := range turns {
 		measure := func() ([]sample, error) { return s.measure(ctx, w, sub) }
 		switch known := s.rates[w.name][sub.name] > 0; {
+		case w.checks:
+			measure = func() ([]sample, error) { return s.measureChecks(ctx, w, sub) }
 		case w.udp == nil:
 		case round == 0 && (sub.command == nil || !known):
 			continue // it has no processor time, or has failed already
@@ -70,7 +72,7 @@ func (s *session) round(ctx context.Context, round int, w work) error {
 // turn does one measurement. The error is that of the context: what fails is
 // reported.
 func (s *session) turn(ctx context.Context, round int, w work, sub subject, measure func() ([]sample, error)) error {
-	fmt.Fprintf(s.progress, "round %d of %d  %-17s %-8s ", round+1, s.opts.rounds, w.name, sub.name)
+	fmt.Fprintf(s.progress, "round %d of %d  %-17s %-12s ", round+1, s.opts.rounds, w.name, sub.name)
 	started := time.Now()
 	samples, err := measure()
 	if ctx.Err() != nil {

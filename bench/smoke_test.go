@@ -23,7 +23,7 @@ func smokeOptions(t *testing.T, works ...string) *options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.idleFlows = 200
+	o.idleFlows, o.checkTime = 200, time.Second
 	o.tproxyd = filepath.Join(t.TempDir(), "tproxyd")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", o.tproxyd, "../cmd/tproxyd")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -50,6 +50,13 @@ func TestSmoke(t *testing.T) {
 	netnstest.Need(t, "haproxy", "haproxy")
 	netnstest.Need(t, "nginx", "libnginx-mod-stream")
 	smoke(t, smokeOptions(t, worksWith("tcp_")...))
+}
+
+// Two daemons without checks and one with them.
+func TestSmokeChecks(t *testing.T) {
+	o := smokeOptions(t, worksWith("health_")...)
+	o.other, o.subjects = o.tproxyd, []string{ours, theFull, theOther}
+	smoke(t, o)
 }
 
 // The same for UDP.
@@ -82,6 +89,7 @@ func smoke(t *testing.T, o *options) {
 	for _, r := range got.Results {
 		have[r.Work+" "+r.Subject+" "+r.Metric] = r.Median
 		mayBeNothing := slices.Contains([]string{metricSoftirqd, metricOthers, metricLoss, metricReordered}, r.Metric)
+		mayBeNothing = mayBeNothing || r.Work == "health_200" && r.Subject != theFull // a daemon that rests
 		if r.Median <= 0 && !mayBeNothing || r.Min > r.Median || r.Max < r.Median || r.Unit == "" {
 			t.Errorf("result %+v: want more than nothing, min <= median <= max, and a unit", r)
 		}
@@ -130,6 +138,10 @@ func metricsOf(w work, subject string) []string {
 		return []string{metricMaxRate}
 	case w.udp != nil:
 		metrics = []string{metricMaxRate, metricThroughput, metricLoss}
+	case w.checks && subject == theFull:
+		return []string{metricCPU, metricThroughput}
+	case w.checks:
+		return []string{metricCPU}
 	case w.mode == load.Idle && subject == theDirect:
 		return nil
 	case w.mode == load.Idle:

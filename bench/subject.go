@@ -12,9 +12,12 @@ import (
 	"github.com/tproxyd/tproxyd/bench/load"
 )
 
-// The subjects. Ours is the one that the others are peers of.
+// The subjects. Ours is the one that the others are peers of: full is the same
+// program with more to do, and other is another build of it.
 const (
 	ours       = "tproxyd"
+	theFull    = "tproxyd-full"
+	theOther   = "other"
 	theDirect  = "direct"
 	theGoCopy  = "gocopy"
 	theHAProxy = "haproxy"
@@ -31,12 +34,18 @@ type subject struct {
 	version func(ctx context.Context, o *options) (string, error)
 	// tcpOnly is a proxy without UDP.
 	tcpOnly bool
+	// daemon is a tproxyd, and checks is one that checks its backends.
+	daemon, checks bool
 }
 
 func allSubjects() []subject {
 	return []subject{
-		{name: ours, command: tproxydCommand, version: func(ctx context.Context, o *options) (string, error) {
+		{name: ours, command: tproxydCommand, daemon: true, version: func(ctx context.Context, o *options) (string, error) {
 			return firstLine(ctx, o.tproxyd, "version")
+		}},
+		{name: theFull, command: fullCommand, daemon: true, checks: true},
+		{name: theOther, command: otherCommand, daemon: true, version: func(ctx context.Context, o *options) (string, error) {
+			return firstLine(ctx, o.other, "version")
 		}},
 		{name: theHAProxy, command: haproxyCommand, tcpOnly: true, version: func(ctx context.Context, o *options) (string, error) {
 			return firstLine(ctx, o.haproxy, "-v")
@@ -56,6 +65,8 @@ func (s subject) does(w work) bool {
 	switch {
 	case w.udp != nil:
 		return !s.tcpOnly
+	case w.checks:
+		return s.daemon
 	case w.mode == load.Idle:
 		return s.command != nil // idle connections cost no proxy anything
 	}
@@ -68,6 +79,11 @@ func subjectNames() []string {
 		names = append(names, s.name)
 	}
 	return names
+}
+
+// defaultSubjects are all that can be measured.
+func defaultSubjects(o *options) []string {
+	return slices.DeleteFunc(subjectNames(), func(name string) bool { return name == theOther && o.other == "" })
 }
 
 func subjectByName(name string) (subject, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -118,7 +119,7 @@ func (r *report) writeTargets(w io.Writer) {
 		if t.atLeast() {
 			bound = ">="
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s %.2f\t%s %.2f\t%s\n", t.work, t.metric, t.peer, measured, bound, t.reach, bound, t.beyond, verdict)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s %.2f\t%s %.2f\t%s\n", t.work, t.metric, cmp.Or(t.peer, t.subject), measured, bound, t.reach, bound, t.beyond, verdict)
 	}
 }
 

@@ -38,6 +38,7 @@ type work struct {
 	service service
 	flows   int            // of mode Idle: options.idleFlows
 	udp     *datagramShape // nil: TCP
+	checks  bool           // no clients: only health checks
 }
 
 // datagramShape is what the datagrams of a work look like.
@@ -65,13 +66,17 @@ func allWorks() []work {
 		{name: "udp_small_1", service: datagramService, flows: 1, udp: small},
 		{name: "udp_small_1000", service: datagramService, flows: 1000, udp: small},
 		{name: "udp_dns_1000", service: queryService, flows: queriesInFlight, udp: query},
+		{name: "health_200", service: exchangeService, checks: true},
 	}
 }
 
 // services are those that a proxy offers for the work.
 func (w work) services() []service {
-	if w.udp != nil {
+	switch {
+	case w.udp != nil:
 		return udpServices
+	case w.checks:
+		return []service{w.service}
 	}
 	return tcpServices
 }
@@ -96,7 +101,7 @@ func workByName(name string) (work, error) {
 // The metrics.
 const (
 	metricThroughput = "throughput"
-	metricCPU        = "cpu"          // of the proxy, per unit of work
+	metricCPU        = "cpu"          // of the proxy, per unit of work; of health_200 per cent of the time
 	metricSoftirqd   = "softirqd_cpu" // of ksoftirqd on the proxy's processor, per unit of work
 	metricBusy       = "cpu_busy"     // of the proxy, as a share of the time
 	metricOthers     = "others_cpu"   // of others on the proxy's processor, as a share of the time
