@@ -223,7 +223,5 @@ func TestUDPProxiedRuns(t *testing.T) {
 		}
 		next[i] += 2
 	}
-	if n := b.udpCounts("dns"); n.flows != 3 || n.dropped != 0 || int(n.in) != len(sizes)+20 {
-		t.Errorf("counters %+v", n)
-	}
+	b.wantUDP("dns", func(n udpCounts) bool { return n.flows == 3 && n.dropped == 0 && int(n.in) == len(sizes)+20 })
 }
