@@ -56,9 +56,7 @@ func TestUDPProxied(t *testing.T) {
 			if got := string(ask(t, one, append(local, 'x'))); got != one.LocalAddr().String() {
 				t.Errorf("after LOCAL, the backend sees %s, want %v", got, one.LocalAddr())
 			}
-			if n := b.udpCounts(name); n.flows != 5 || n.dropped != 0 || n.in != 14 {
-				t.Errorf("counters %+v", n)
-			}
+			b.wantUDP(name, func(n udpCounts) bool { return n.flows == 5 && n.dropped == 0 && n.in == 14 })
 		})
 	}
 }
@@ -102,9 +100,7 @@ func TestUDPProxiedRefused(t *testing.T) {
 	if got := ask(t, peer, good); string(got) != "x" {
 		t.Errorf("answer %q", got)
 	}
-	if n := b.udpCounts("dns"); n.flows != 2 || n.dropped != dropped {
-		t.Errorf("counters %+v", n)
-	}
+	b.wantUDP("dns", func(n udpCounts) bool { return n.flows == 2 && n.dropped == dropped })
 }
 
 // unwrapped takes the header off a datagram, and answers with the client that
