@@ -257,6 +257,7 @@ func (w *worker) end(f *flow, why Reason) {
 	now := w.loop.Clock()
 	w.sample(f, now)
 	w.judge(f, why)
+	f.part.shard.closed[why].Add(1) // before a peer can notice
 	w.closeLeg(f, client, abort)
 	w.closeLeg(f, upstream, abort)
 	w.endGreeting(f)
@@ -268,7 +269,6 @@ func (w *worker) end(f *flow, why Reason) {
 	w.unguard(f)
 
 	svc := f.part.svc
-	f.part.shard.closed[why].Add(1)
 	f.part.shard.duration.observe(time.Duration(now - f.accepted))
 	w.proxy.unadmit(svc)
 	w.stats.flows.Add(-1)
