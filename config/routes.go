@@ -30,7 +30,7 @@ func (r *reader) readRoutes(t table, s *Service, taken map[string]int) {
 	lines := make(map[string]int)
 	var places []table
 	for _, rt := range t.tables(kindRoute) {
-		route := Route{Name: rt.routeName(lines)}
+		route := Route{Name: rt.ownName(lines, "route", "route of a service")}
 		if route.Name != "" {
 			rt.name = fmt.Sprintf("%s route %q", t.name, route.Name)
 		}
@@ -46,27 +46,6 @@ func (r *reader) readRoutes(t table, s *Service, taken map[string]int) {
 		s.Routes, places = append(s.Routes, route), append(places, rt)
 		rt.checkShadowed(s.Routes, places)
 	}
-}
-
-// routeName gives the name of a route, or "" and notes why not.
-func (t table) routeName(lines map[string]int) string {
-	s, given, ok := t.text("name")
-	switch {
-	case !ok:
-		return ""
-	case !given:
-		t.r.failf(t.here(), "add "+t.field("name").example(), "the route has no name")
-		return ""
-	case !validName.MatchString(s):
-		t.r.failf(t.at("name"), nameRemedy, "%s is no name for a route", quote(s))
-		return ""
-	}
-	if line, taken := lines[s]; taken {
-		t.r.failf(t.at("name"), "give every route of a service a name of its own", "%q is the name of the route at line %d too", s, line)
-		return s
-	}
-	lines[s] = t.at("name").line
-	return s
 }
 
 // patterns gives what a key of a route lists, nil for nothing.

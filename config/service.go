@@ -54,7 +54,7 @@ func (r *reader) services(root table) []Service {
 	var out []Service
 	lines := make(map[string]int)
 	for _, t := range tables {
-		name := t.serviceName(lines)
+		name := t.ownName(lines, "service", "service")
 		if name != "" {
 			t.name = fmt.Sprintf("service %q", name)
 		}
@@ -71,21 +71,23 @@ func isEmpty(v any) bool {
 	return v == nil || ok && len(list) == 0
 }
 
-// serviceName gives the name of a service, or "" and notes why not.
-func (t table) serviceName(lines map[string]int) string {
+// ownName gives the name of a table of which there are several, and notes why
+// it is "", or that another one has it; lines are those of the names so far. what
+// is what the table is, and among where its name must be its own.
+func (t table) ownName(lines map[string]int, what, among string) string {
 	s, given, ok := t.text("name")
 	switch {
 	case !ok:
 		return ""
 	case !given:
-		t.r.failf(t.here(), "add "+t.field("name").example(), "the service has no name")
+		t.r.failf(t.here(), "add "+t.field("name").example(), "the %s has no name", what)
 		return ""
 	case !validName.MatchString(s):
-		t.r.failf(t.at("name"), nameRemedy, "%s is no name for a service", quote(s))
+		t.r.failf(t.at("name"), nameRemedy, "%s is no name for a %s", quote(s), what)
 		return ""
 	}
 	if line, taken := lines[s]; taken {
-		t.r.failf(t.at("name"), "give every service a name of its own", "%q is the name of the service at line %d too", s, line)
+		t.r.failf(t.at("name"), fmt.Sprintf("give every %s a name of its own", among), "%q is the name of the %s at line %d too", s, what, line)
 		return s
 	}
 	lines[s] = t.at("name").line
