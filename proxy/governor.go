@@ -295,7 +295,9 @@ func (p *Proxy) CheckResult(service, backend string, ok bool, detail string) {
 	if group.Healthy(at.member) && !group.Changing(at.member) {
 		n.causes[i].check = ""
 	}
-	if len(changes) > 0 { // most results change nothing
+	// Most results change nothing. While something is under way, such as a slow
+	// start, the time that has passed may.
+	if len(changes) > 0 || !group.Next().IsZero() {
 		g.apply(n, at.route, changes)
 	}
 }
