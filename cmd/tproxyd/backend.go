@@ -31,17 +31,8 @@ func cmdBackendList(ctx context.Context, e env, args []string) error {
 	if err := parse(e, fs, args); err != nil {
 		return err
 	}
-	c, err := to.client()
-	if err != nil {
-		return err
-	}
 	var answer struct{ Backends []admin.ServiceBackend }
-	body, err := c.getInto(ctx, "/api/v1/backends", query("service", *service, "state", *state), &answer)
-	switch {
-	case err != nil:
-		return err
-	case *asJSON:
-		_, err = e.stdout.Write(body)
+	if shown, err := to.show(ctx, e, *asJSON, "/api/v1/backends", query("service", *service, "state", *state), &answer); shown || err != nil {
 		return err
 	}
 	return writeBackends(e.stdout, answer.Backends)

@@ -124,13 +124,22 @@ func (c *client) get(ctx context.Context, path string, query url.Values) ([]byte
 	return c.do(ctx, http.MethodGet, path, nil)
 }
 
-// getInto is get for an answer that is of the type of v.
-func (c *client) getInto(ctx context.Context, path string, query url.Values, v any) ([]byte, error) {
+// show asks for path. With asJSON it prints the answer as it is and reports that;
+// else the answer is in v.
+func (f *clientFlags) show(ctx context.Context, e env, asJSON bool, path string, query url.Values, v any) (shown bool, err error) {
+	c, err := f.client()
+	if err != nil {
+		return false, err
+	}
 	body, err := c.get(ctx, path, query)
 	if err == nil {
 		err = decodeAnswer(body, v)
 	}
-	return body, err
+	if err != nil || !asJSON {
+		return false, err
+	}
+	_, err = e.stdout.Write(body)
+	return true, err
 }
 
 func decodeAnswer(body []byte, v any) error {

@@ -41,17 +41,8 @@ func cmdFlows(ctx context.Context, e env, args []string) error {
 	if _, err := admin.ParseFlowQuery(q.Encode()); err != nil {
 		return usageError{fmt.Errorf("flows: %w", err)}
 	}
-	c, err := to.client()
-	if err != nil {
-		return err
-	}
 	var list admin.FlowList
-	body, err := c.getInto(ctx, "/api/v1/flows", q, &list)
-	switch {
-	case err != nil:
-		return err
-	case *asJSON:
-		_, err = e.stdout.Write(body)
+	if shown, err := to.show(ctx, e, *asJSON, "/api/v1/flows", q, &list); shown || err != nil {
 		return err
 	}
 	return writeFlows(e.stdout, list)

@@ -43,17 +43,8 @@ func cmdStatus(ctx context.Context, e env, args []string) error {
 	if *check && *asJSON || *asJSON && len(only) > 0 {
 		return usageError{errors.New("status: --json prints all there is: not with --check or --service")}
 	}
-	c, err := to.client()
-	if err != nil {
-		return err
-	}
 	var s admin.Status
-	body, err := c.getInto(ctx, "/api/v1/status", nil, &s)
-	switch {
-	case err != nil:
-		return err
-	case *asJSON:
-		_, err = e.stdout.Write(body)
+	if shown, err := to.show(ctx, e, *asJSON, "/api/v1/status", nil, &s); shown || err != nil {
 		return err
 	}
 	services, err := chooseServices(s, only)
