@@ -198,6 +198,7 @@ func TestAdmissionRate(t *testing.T) {
 	if n := try(); n != 3 {
 		t.Errorf("%d of 5 are admitted, want 3", n)
 	}
+	eventually(t, func() bool { return b.proxy.Connections() == 0 }, "they end before the clock jumps")
 	b.later(1001 * time.Second)
 	if n := try(); n != 1 {
 		t.Errorf("%d of 5 are admitted after the time for one, want 1", n)

@@ -38,8 +38,11 @@ func (w *worker) admitClient(f *flow) bool {
 	f.admission = counted
 	if !v.OK() {
 		w.end(f, denials[v].reason)
+		return false
 	}
-	return v.OK()
+	f.admitted = true
+	w.tapOpened(f)
+	return true
 }
 
 // dismiss takes back what consult has counted.

@@ -246,6 +246,9 @@ func (p *Proxy) newService(s Service, c Config, control *admission.Control) *ser
 		p.stats[s.Name] = st
 	}
 	st.seen[s.Protocol].Store(true)
+	if s.Shadow != nil {
+		st.shadowed.Store(true)
+	}
 	svc := &service{Service: s, stats: st, records: c.Records}
 	if s.Mode == Intercept {
 		svc.mark = c.Mark

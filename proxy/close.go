@@ -260,6 +260,9 @@ func (w *worker) end(f *flow, why Reason) {
 	f.part.shard.closed[why].Add(1) // before a peer can notice
 	w.closeLeg(f, client, abort)
 	w.closeLeg(f, upstream, abort)
+	if f.shadows != nil {
+		w.shadow.leave(f.shadows, abort, 0)
+	}
 	w.endGreeting(f)
 	f.dismiss()
 	w.vacate(&f.head) // after that, so that the backend sees the end before the next flow
@@ -275,6 +278,7 @@ func (w *worker) end(f *flow, why Reason) {
 	if svc.records {
 		w.record(f, why, now)
 	}
+	w.tapEnded(f, why)
 	w.flows.give(f)
 	if !w.trim.Scheduled() && len(w.pipes.idle) > 0 {
 		w.loop.Schedule(&w.trim, now+int64(trimEvery))

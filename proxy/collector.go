@@ -99,6 +99,10 @@ func NewCollector(p *Proxy) *Collector {
 		{metricSegmented, "Datagrams that left several to a send, by UDP_SEGMENT.", []string{"service", "direction"}},
 		{metricOffload, "Whether the kernel has UDP_SEGMENT (gso) and UDP_GRO (gro): 1 or 0.", []string{"offload"}},
 		{metricRefusedRuns, "UDP_SEGMENT sends that the kernel or a device refused; their datagrams were sent singly.", nil},
+		{metricShadowFlows, "Copies of flows that ended, by the result.", []string{"service", "result"}},
+		{metricShadowActive, "Copies of flows there are now.", []string{"service"}},
+		{metricShadowBytes, "Bytes sent to the shadow, and received from it and thrown away.", []string{"service", "direction"}},
+		{metricShadowMismatch, "Copies that ended well and were answered otherwise than their flow.", []string{"service"}},
 		{metricMaxFlows, "UDP flows that the process has at most.", nil},
 		{metricMaxConnections, "Connections that the process accepts at most.", nil},
 		{metricDescriptors, "RLIMIT_NOFILE in force.", nil},
@@ -145,6 +149,9 @@ func (c *Collector) gauge(ch chan<- prometheus.Metric, name string, v float64, l
 func (c *Collector) service(ch chan<- prometheus.Metric, s *serviceStats) {
 	c.counter(ch, metricConflicts, s.total(func(sh *shard) uint64 { return sh.conflicts.Load() }), s.name)
 	c.counter(ch, metricUnlimited, s.total(func(sh *shard) uint64 { return sh.unlimited.Load() }), s.name)
+	if s.shadowed.Load() {
+		c.shadow(ch, s)
+	}
 	if s.seen[UDP].Load() {
 		c.udp(ch, s)
 	}

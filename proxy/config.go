@@ -102,6 +102,7 @@ type Service struct {
 	Admission   *admission.Config // who may open flows; nil: everybody
 	AcceptProxy ProxyProtocol
 	ProxyFrom   []netip.Prefix // who may send PROXY headers; with ProxyRequire, none: everybody
+	Shadow      *Shadow        // nil: none
 	SendProxy   int            // version of the PROXY header that backends get; 0: none
 
 	// Of TCP services.

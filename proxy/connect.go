@@ -50,12 +50,14 @@ func (w *worker) dial(f *flow) {
 		// one: the kernel goes back to prompt ACKs by itself.
 		sys.SetInt(fd, unix.SOL_TCP, unix.TCP_QUICKACK, 0)
 	}
+	w.tapDialing(f)
 	w.addr.Set(target)
 	if e := sys.Connect(fd, &w.addr); e != 0 && e != unix.EINPROGRESS {
 		w.connectFailed(f, e)
 		return
 	}
 	w.noteSource(f, fd)
+	w.tapDialed(f)
 	if err := w.loop.Add(fd, flowEvents, f.tag(upstream)); err != nil {
 		w.proxy.report(event{kind: eventResources, err: err})
 		w.end(f, ResourcesExhausted)
@@ -126,7 +128,7 @@ func (w *worker) noteSource(f *flow, fd int) {
 	switch {
 	case f.policy == Client || f.policy == PreferClient:
 		f.source = f.client
-	case guard || svc.records:
+	case guard || svc.records || w.tap != nil:
 		if sys.LocalName(fd, &w.addr) == 0 {
 			f.source = newEndpoint(w.addr.AddrPort())
 		}
@@ -160,6 +162,9 @@ func (w *worker) connectEvent(f *flow, events uint32) {
 		return
 	}
 	w.loop.Schedule(&f.timer, w.flowDeadline(f))
+	if f.part.svc.Shadow != nil {
+		w.shadow.startTCP(f)
+	}
 	w.relay(f)
 }
 
@@ -182,6 +187,7 @@ func (w *worker) lastWords(f *flow, e sys.Errno) bool {
 // try, or ends the flow.
 func (w *worker) connectFailed(f *flow, e sys.Errno) {
 	res, reason := connectResult(f, e)
+	w.tapFailed(f, reason)
 	f.backend.results[res].Add(1)
 	if kind := failureOf(reason); kind != failureNone {
 		w.failed(&f.head, kind)

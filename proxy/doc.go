@@ -15,13 +15,21 @@
 //	(udp_worker.go) (udp_open.go) (udp_outbox.go)         (udp_relay.go)
 //	                 (udp_dial.go)
 //
+// A Tap is told of flows while they live, and before anything of them leaves
+// towards their upstream (tap.go; tap_tcp.go, udp_tap.go).
+//
+// Both kinds may have copies that go to a shadow, in files that begin with
+// shadow.
+//
 // Invariants:
 //   - Every accepted flow ends exactly once, in worker.end or udpWorker.end,
-//     with one Reason.
+//     with one Reason. A Tap is told of the end of what it was told of, once.
 //   - A flow owns at most two descriptors while idle; pipes and buffers are
 //     lent by the worker only while bytes are in flight.
 //   - Bytes are passed on in order; a FIN is passed on behind the last byte of
 //     its direction, and a RST as RST behind the bytes that came before it.
+//   - A shadow gets a beginning of what its flow carries, without a hole, and
+//     whatever it does the flow goes on.
 //   - A cut flow ends in RST on both legs: an end that the peers did not make
 //     must not look like the end of the data.
 //   - Datagrams keep their boundaries, and their order within a flow but for

@@ -43,10 +43,13 @@ type head struct {
 	local                bool   // UDP: the client is on this host, if the listener tells
 	policy               Source // as the service says, or what prefer-client fell back to
 	tried                balance.Set
+	admitted             bool  // its client may have a flow: a tap is told of it
+	tapped               uint8 // the turn of the tap that was; 0: none
 	backend              *backendStats
 	client, dest, source endpoint // source: what the upstream sees
 
 	admission *admission.Control // it counts as a flow of its client there
+	shadows   *shadows           // nil: it is not copied
 
 	accepted   int64 // on the loop's clock, like the following
 	lastActive int64 // last byte in either direction

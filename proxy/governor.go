@@ -22,6 +22,7 @@ type governor struct {
 	mu       sync.Mutex // no worker takes it
 	governed map[string]*governed
 	timer    *time.Timer
+	tap      Tap // may be nil
 }
 
 // governed is a service's pools and their backends' health.
@@ -31,6 +32,8 @@ type governed struct {
 	places []place         // by backend
 	causes []causes        // by backend
 	kept   []bool          // by backend: a person has changed it
+
+	serving Serving
 }
 
 // causes are what may have put a backend into its state, for people.
@@ -245,13 +248,18 @@ func (g *governor) publish(n *governed, changes []health.Transition) {
 	for route, group := range n.groups {
 		effective[route] = group.Effective()
 	}
+	was := n.serving
 	err := n.svc.pool.Update(func(states []balance.State) {
 		for i, p := range n.places {
 			states[i] = effective[p.route][p.member]
 		}
+		n.serving = n.svc.serves(states)
 	})
 	if err != nil { // weights are in their bounds
 		g.proxy.log.Error("backend states not published", zap.String("service", n.svc.Name), zap.Error(err))
+	}
+	if n.serving != was && g.proxy.serving != nil {
+		g.proxy.serving()
 	}
 	for _, c := range changes {
 		g.tell(n, c)
@@ -266,7 +274,7 @@ func (g *governor) publish(n *governed, changes []health.Transition) {
 	}
 }
 
-// tell writes a change to the log.
+// tell writes a change to the log, and tells the tap of it.
 func (g *governor) tell(n *governed, c health.Transition) {
 	log := g.proxy.log.Info
 	if !c.To.Serves() && c.Cause != health.ByAdmin && c.Cause != health.ByConfig {
@@ -274,6 +282,17 @@ func (g *governor) tell(n *governed, c health.Transition) {
 	}
 	log("backend is now "+c.To.String(), zap.String("service", n.svc.Name), zap.String("backend", c.Name),
 		zap.Stringer("was", c.From), zap.String("cause", string(c.Cause)), zap.String("detail", n.why(c.Member)))
+	if g.tap == nil {
+		return
+	}
+	e := TapEvent{Time: time.Now(), Kind: TapHealth, Service: n.svc.Name, Backend: c.Name}
+	if c.To == health.StateEjected {
+		e.Kind = TapEjected
+	}
+	if e.Text = fmt.Sprintf("%v, was %v, by %s", c.To, c.From, c.Cause); n.why(c.Member) != "" {
+		e.Text += ": " + n.why(c.Member)
+	}
+	g.tap.Event(&e)
 }
 
 // CheckResult is the outcome of an active check of a backend; detail is for

@@ -70,6 +70,7 @@ func (w *worker) install(services []*service, sockets map[listenKey][]int, drain
 	w.resumeAccepting()
 	at := w.loop.Now() + int64(drain)
 	w.udp.install(parts, sockets, at)
+	w.shadow.reload(services)
 	w.flows.all(func(f *flow) {
 		pt := current[f.part.svc.stats]
 		if pt == nil {

@@ -31,6 +31,11 @@ type Options struct {
 	Log     *zap.Logger // nil: none
 	Records Records     // must be set if Config.Records is
 	Spare   int         // descriptors that are left to the rest of the process; 0: 6
+	Tap     Tap         // may be nil; see SetTap
+
+	// Serving is called, unless it is nil, when what [Proxy.Serving] says of a
+	// service may have changed. It must not wait, nor call the proxy.
+	Serving func()
 }
 
 // Proxy is the data plane.
@@ -38,6 +43,7 @@ type Proxy struct {
 	log      *zap.Logger
 	records  Records
 	spare    int
+	serving  func()
 	workers  []*worker
 	events   chan event
 	guard    loopGuard
@@ -51,6 +57,8 @@ type Proxy struct {
 	maxConnections atomic.Int64
 	flows          atomic.Int64 // UDP flows
 	maxFlows       atomic.Int64
+	shadows        atomic.Int64 // copies
+	maxShadows     atomic.Int64
 	limits         atomic.Pointer[Limits]
 
 	mu       sync.Mutex // held by the control plane, all through a drain
@@ -62,6 +70,8 @@ type Proxy struct {
 	closed   bool
 
 	view atomic.Pointer[view]
+
+	tapMu sync.Mutex // one SetTap at a time
 
 	running  sync.WaitGroup
 	observer sync.WaitGroup
@@ -91,6 +101,7 @@ func New(o Options) (*Proxy, error) {
 		log:     o.Log,
 		records: o.Records,
 		spare:   o.Spare,
+		serving: o.Serving,
 		events:  make(chan event, 64),
 		stats:   map[string]*serviceStats{},
 		sockets: map[listenKey][]int{},
@@ -118,6 +129,9 @@ func New(o Options) (*Proxy, error) {
 	for _, w := range p.workers {
 		p.running.Add(1)
 		go p.runWorker(w)
+	}
+	if o.Tap != nil {
+		p.SetTap(o.Tap)
 	}
 	return p, nil
 }
@@ -225,6 +239,7 @@ type Limits struct {
 	MaxConnections int64  // TCP
 	MaxFlows       int64  // UDP; 0 without a UDP service
 	MaxPipes       int
+	MaxShadows     int64 // copies of flows; 0 without a shadow
 }
 
 // Limits returns the bounds now in force.
@@ -236,8 +251,11 @@ func (p *Proxy) Limits() Limits {
 }
 
 const (
-	defaultSpare = 6    // descriptors for reloads, /proc and the like
-	maxPipes     = 1000 // below the 1024 of 64 KiB that a user gets by fs.pipe-user-pages-soft
+	defaultSpare = 6 // descriptors for reloads, /proc and the like
+	// shadowReserve is the part of the descriptors that copies of flows have, so that
+	// they never take one from a flow: one in so many.
+	shadowReserve = 4
+	maxPipes      = 1000 // below the 1024 of 64 KiB that a user gets by fs.pipe-user-pages-soft
 )
 
 // setLimits derives the limits from the descriptors that are left when all
@@ -252,17 +270,22 @@ func (p *Proxy) setLimits(c Config, closing int) error {
 		return err
 	}
 	// Flows have two each, and flows and their pipes have their own count.
-	open -= closing + 2*int(p.active.Load())
+	open -= closing + 2*int(p.active.Load()) + int(p.shadows.Load())
 	for _, w := range p.workers {
 		open -= 2*int(w.stats.pipesIdle.Load()+w.stats.pipesLent.Load()) + int(w.stats.flowSockets.Load())
 	}
 	room := int64(nofile) - int64(open) - int64(p.spare)
 	pipes := int(min(maxPipes, room/100)) // one descriptor in fifty
-	most := divide(room-2*int64(pipes), c)
+	room -= 2 * int64(pipes)
+	var shadows int64
+	if slices.ContainsFunc(c.Services, func(s Service) bool { return s.Shadow != nil }) {
+		shadows = room / shadowReserve
+	}
+	most := divide(room-shadows, c)
 	if most.connections < 1 || most.flows < 1 {
 		return fmt.Errorf("RLIMIT_NOFILE is %d and %d descriptors are open: no room for a connection; raise LimitNOFILE", nofile, open)
 	}
-	l := Limits{Descriptors: nofile, MaxPipes: pipes}
+	l := Limits{Descriptors: nofile, MaxPipes: pipes, MaxShadows: shadows}
 	l.MaxConnections = p.limit("max_connections", c.MaxConnections, most.connections, nofile)
 	l.MaxFlows = p.limit("max_flows", c.MaxFlows, most.flows, nofile)
 	if !servesUDP(c) {
@@ -270,6 +293,7 @@ func (p *Proxy) setLimits(c Config, closing int) error {
 	}
 	p.maxConnections.Store(l.MaxConnections)
 	p.maxFlows.Store(l.MaxFlows)
+	p.maxShadows.Store(shadows)
 	p.limits.Store(&l)
 	// With less than one for each, some workers copy.
 	p.each(func(w *worker) { w.pipes.max = (pipes + w.id) / len(p.workers) })

@@ -89,6 +89,9 @@ func (w *worker) read(f *flow, side int) (int, sys.Errno) {
 		return 0, errForged
 	}
 	w.count(f, side, pathCopy, n)
+	if f.shadows != nil {
+		w.shadow.read(&f.head, side, w.buf[:n])
+	}
 	// A short read has emptied the queue, and what comes later is a new edge:
 	// there is no need to ask for EAGAIN. Not so at the end of the stream,
 	// where no edge follows, and at an urgent mark, where reads stop short.
@@ -101,7 +104,7 @@ func (w *worker) read(f *flow, side int) (int, sys.Errno) {
 		d.full = 0
 	default:
 		d.full++
-		if d.full >= streamReads {
+		if d.full >= streamReads && !f.compared(side) {
 			d.stream, d.full = true, 0
 		}
 	}
@@ -119,13 +122,20 @@ func (w *worker) read(f *flow, side int) (int, sys.Errno) {
 // readSplice fills d's pipe, which is empty.
 func (w *worker) readSplice(f *flow, side int) (int, sys.Errno) {
 	d, from := &f.dirs[side], &f.legs[side]
-	n, e := sys.Splice(int(from.fd), d.pipe.W, d.pipe.Size)
+	most := d.pipe.Size
+	if f.shadows != nil {
+		most /= shadowShare
+	}
+	n, e := sys.Splice(int(from.fd), d.pipe.W, most)
 	if e == unix.EAGAIN {
 		return 0, unix.EAGAIN
 	}
 	if e == 0 && n > 0 {
 		d.pipe.held = n
 		w.count(f, side, pathSplice, n)
+		if f.shadows != nil {
+			w.shadow.tee(f, side, d.pipe, n)
+		}
 		if n >= thinSplice {
 			d.full = 0
 		} else if d.full++; d.full >= thinSplices {
@@ -259,6 +269,9 @@ func (w *worker) passFIN(f *flow, side int) {
 	f.lastActive = w.loop.Now()
 	f.dirs[side].closed = true
 	w.idlePipe(&f.dirs[side])
+	if f.shadows != nil {
+		w.shadow.end(f, side)
+	}
 	if f.dirs[1-side].closed {
 		if f.closer == client {
 			w.end(f, ClientClose)

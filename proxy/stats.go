@@ -91,6 +91,7 @@ type shard struct {
 	queueWait histogram
 	legs      [2]legShard
 	udp       udpShard
+	shadow    shadowShard
 }
 
 // legShard is what the kernel has told of one leg of TCP flows.
@@ -102,13 +103,14 @@ type legShard struct {
 // serviceStats are a service's counters. They live as long as the process: a
 // reload that changes or brings back the service goes on with them.
 type serviceStats struct {
-	name    string
-	seen    [2]atomic.Bool // by protocol: whether the service ever was of it
-	active  atomic.Int64   // TCP flows, shared by the workers, for the limit
-	flows   atomic.Int64   // the same of UDP flows
-	tickets atomic.Uint64  // given to flows that have to wait
-	queued  atomic.Int64   // TCP flows that wait for a backend with room
-	shards  []*shard       // by worker
+	name     string
+	shadowed atomic.Bool    // it ever had a shadow
+	seen     [2]atomic.Bool // by protocol: whether the service ever was of it
+	active   atomic.Int64   // TCP flows, shared by the workers, for the limit
+	flows    atomic.Int64   // the same of UDP flows
+	tickets  atomic.Uint64  // given to flows that have to wait
+	queued   atomic.Int64   // TCP flows that wait for a backend with room
+	shards   []*shard       // by worker
 
 	admission *admission.Control // the latest; of the control plane
 

@@ -9,6 +9,15 @@ type ServiceStatus struct {
 	Total, Rejected   uint64
 	BytesIn, BytesOut uint64
 	Backends          []BackendStatus
+	Copies            ShadowStatus // of flows, if Shadow is set
+}
+
+// ShadowStatus is the shadow of a service at one moment.
+type ShadowStatus struct {
+	Active        int64
+	Total, Failed uint64 // that ended, and that were given up for a cause of the shadow's or of ours
+	Mismatches    uint64
+	Sent          uint64 // bytes
 }
 
 // BackendStatus is a backend at one moment. Its name is "original" and its
@@ -50,6 +59,7 @@ func (p *Proxy) Services() []ServiceStatus {
 			st.Total = s.total(func(sh *shard) uint64 { return sh.accepted.Load() })
 		}
 		st.Queued = s.queued.Load()
+		st.Copies = s.copies()
 		backends, states := svc.Backends, p.governor.health(svc.Name)
 		if svc.original() {
 			backends = []Backend{{Name: originalBackend, Addr: netip.AddrPort{}}}

@@ -62,7 +62,7 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 	if keeps {
 		// The socket of a client on this host has its address and port itself.
 		if f.local && f.part.svc.Mode == Intercept || !u.proxy.tuples.claim(addrPair{f.client, f.to()}) {
-			return dropConflict
+			return u.tapFailed(f, dropConflict)
 		}
 		f.source = f.client
 	}
@@ -84,11 +84,12 @@ func (u *udpWorker) tryUpstream(f *udpFlow) drop {
 		}
 	}
 	if e == 0 {
+		u.tapDialing(f)
 		return dropNone
 	}
 	u.closeSocket(f, upstream)
 	u.unclaim(f)
-	return openFailed(e)
+	return u.tapFailed(f, openFailed(e))
 }
 
 // socket opens a UDP socket. If descriptors have run out, the flow that is
@@ -141,10 +142,10 @@ func (u *udpWorker) bindTransparent(fd int, to netip.AddrPort) sys.Errno {
 
 // claimLocal learns the source that the kernel has chosen and enters it, where
 // it is of use: so that a rule that brings our own datagrams back is noticed,
-// and for the access record.
+// for the access record, and for the tap.
 func (u *udpWorker) claimLocal(f *udpFlow, fd int) sys.Errno {
 	svc := f.part.svc
-	if svc.Mode != Intercept && !svc.records {
+	if svc.Mode != Intercept && !svc.records && u.tap == nil {
 		return 0
 	}
 	if e := sys.LocalName(fd, &u.addr); e != 0 {
@@ -182,7 +183,10 @@ func (u *udpWorker) connectClient(f, old *udpFlow) drop {
 		return dropNone
 	}
 	if old != nil && old.part != nil && old.fds[client] >= 0 {
-		return u.takeClient(f, old)
+		// An error of the last replies may end old.
+		if u.leave(&u.home, int(old.fds[client])); old.part != nil {
+			return u.takeClient(f, old)
+		}
 	}
 	// The client's next question would be lost in a socket that is closed with
 	// the answer to the last one.
@@ -218,7 +222,6 @@ func (u *udpWorker) connectClient(f, old *udpFlow) drop {
 // takeClient makes the client socket of old that of f. Replies that old still
 // gets leave by a raw socket.
 func (u *udpWorker) takeClient(f, old *udpFlow) drop {
-	u.leave(&u.home, int(old.fds[client]))
 	if err := u.loop.Remove(int(old.fds[client])); err != nil {
 		return dropResources
 	}

@@ -64,8 +64,19 @@ func (u *udpWorker) schedule(f *udpFlow) {
 
 // end closes f's sockets, books it and frees it.
 func (u *udpWorker) end(f *udpFlow, why Reason) {
+	// What has come for either side leaves. If that meets an error which ends f,
+	// it has ended.
+	gen := f.gen
+	for _, fd := range f.fds {
+		if u.leaveBoth(int(fd)); f.gen != gen {
+			return
+		}
+	}
 	l, pt := f.listener, f.part
 	u.closeSockets(f)
+	if f.shadows != nil {
+		u.shadow.leave(f.shadows, false, f.datagrams[upstream])
+	}
 	f.table.remove(f)
 	u.loop.Cancel(&f.timer)
 	u.vacate(&f.head)
@@ -76,6 +87,7 @@ func (u *udpWorker) end(f *udpFlow, why Reason) {
 	if pt.svc.records {
 		u.recordUDP(f, why, now)
 	}
+	u.tapEnded(f, why)
 	u.unclaim(f)
 	pt.svc.stats.flows.Add(-1)
 	u.proxy.flows.Add(-1)
@@ -96,11 +108,18 @@ func (u *udpWorker) closeSocket(f *udpFlow, side int) {
 	if fd < 0 {
 		return
 	}
-	u.leave(&u.out, fd)
-	u.leave(&u.home, fd)
+	u.leaveBoth(fd)
 	sys.Close(fd)
 	f.fds[side] = -1
 	u.stats.flowSockets.Add(-1)
+}
+
+// leaveBoth is leave of either outbox.
+func (u *udpWorker) leaveBoth(fd int) {
+	if fd >= 0 {
+		u.leave(&u.out, fd)
+		u.leave(&u.home, fd)
+	}
 }
 
 // leave sends what is in o by fd before that is no longer o's to use.

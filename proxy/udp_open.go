@@ -68,6 +68,7 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 	}
 	v, counted := u.consult(l.part, key.from)
 	if !v.OK() {
+		u.tellRefused(l.part, key.from, denials[v].reason)
 		return nil, denials[v].drop
 	}
 	if !u.admit(l) {
@@ -86,24 +87,30 @@ func (u *udpWorker) open(l *udpListener, key addrPair, from *sys.SockAddr, local
 		f.segment = [2]int{maxSegment, maxSegment}
 	}
 	u.nextID++
+	f.admitted = true
+	u.tapOpened(f)
 	why := u.connectUpstream(f)
 	if why == dropNone {
 		why = u.connectClient(f, old)
 	}
 	if why != dropNone {
-		u.abandon(f)
+		u.abandon(f, why.reason())
 		return nil, why
 	}
 	l.flows.Add(1)
 	l.table.add(f)
 	f.part.shard.udp.flows.Add(1)
+	if svc.Shadow != nil {
+		u.shadow.start(&f.head)
+	}
 	u.loop.Schedule(&f.timer, u.deadline(f))
 	return f, dropNone
 }
 
 // abandon frees a flow that did not come to be.
-func (u *udpWorker) abandon(f *udpFlow) {
+func (u *udpWorker) abandon(f *udpFlow, why Reason) {
 	u.closeSockets(f)
+	u.tapEnded(f, why)
 	u.unclaim(f)
 	u.vacate(&f.head)
 	f.dismiss()

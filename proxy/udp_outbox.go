@@ -36,6 +36,9 @@ type letter struct {
 
 // put adds what came on leg side of f to the outbox of the socket fd.
 func (u *udpWorker) put(o *outbox, f *udpFlow, side int, data []byte, c *sys.Control) {
+	if f.shadows != nil && side == client {
+		u.shadowDatagrams(f, client, data, c.Segment)
+	}
 	segment := c.Segment
 	if segment > f.segment[side] { // the kernel does not send a run of that size
 		for len(data) > segment && f.part != nil {

@@ -193,6 +193,9 @@ func (u *udpWorker) accept(f *udpFlow, side, size int, c *sys.Control) bool {
 // reply passes on a datagram of f's upstream, or a run of them.
 func (u *udpWorker) reply(f *udpFlow, data []byte, c *sys.Control) {
 	u.account(f, upstream, data, c)
+	if f.shadows != nil {
+		u.shadowDatagrams(f, upstream, data, c.Segment)
+	}
 	if f.raw {
 		u.sendRaw(f, data, c)
 	} else {

@@ -34,6 +34,7 @@ type worker struct {
 	listeners []*listener
 	flows     slab[flow, *flow]
 	udp       udpWorker
+	shadow    shadowWorker
 	queues    map[*serviceStats]map[queueKey]*queue
 	woken     []*queue // have flows that may go on
 	nextID    uint64
@@ -49,6 +50,8 @@ type worker struct {
 	preludes []*prelude // not in use
 	header   []byte     // see proxyHeader
 	flowID   [16]byte
+
+	tapping
 
 	records  []accesslog.Record
 	draining int64 // the time at which flows are cut; 0: not draining
@@ -115,7 +118,7 @@ func newWorker(id int, p *Proxy) (*worker, error) {
 		// that they do not repeat after a restart.
 		nextID: uint64(id)<<workerShift | uint64(time.Now().UnixNano())>>8&(1<<workerShift-1),
 	}
-	w.udp.worker = w
+	w.udp.worker, w.shadow.worker = w, w
 	w.resume.Slot, w.flush.Slot, w.trim.Slot = listenerSlots, listenerSlots+1, listenerSlots+2
 	return w, nil
 }
@@ -124,6 +127,7 @@ func newWorker(id int, p *Proxy) (*worker, error) {
 func (w *worker) run() error {
 	err := w.loop.Run(w)
 	w.handOver()
+	w.shadow.stop()
 	w.pipes.trim()
 	w.udp.stop()
 	return err
@@ -139,6 +143,10 @@ func (w *worker) Event(tag eventloop.Tag, events uint32) {
 		if l := w.listeners[tag.Slot-listenerSlots]; l != nil {
 			w.accept(l)
 		}
+		return
+	}
+	if tag.Slot >= shadowTags {
+		w.shadow.event(tag, events)
 		return
 	}
 	f := w.flows.at(tag.Slot >> 1)
@@ -213,9 +221,12 @@ func (w *worker) Expired(t *eventloop.Timer) {
 	case &w.trim:
 		w.pipes.trim()
 	default:
-		if t.Slot >= udpFlows {
+		switch {
+		case t.Slot >= shadowTimers:
+			w.shadow.expired(w.shadow.all[t.Slot-shadowTimers])
+		case t.Slot >= udpFlows:
 			w.udp.expired(w.udp.flows.at(t.Slot))
-		} else {
+		default:
 			w.flowExpired(w.flows.at(t.Slot))
 		}
 	}
@@ -225,6 +236,7 @@ func (w *worker) Expired(t *eventloop.Timer) {
 func (w *worker) Turn() bool {
 	w.serveQueues()
 	more := w.udp.turn()
+	more = w.shadow.turn() || more
 	if len(w.ready) == 0 {
 		return more
 	}

@@ -3,6 +3,7 @@ package accesslog_test
 import (
 	"encoding/json"
 	"flag"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -99,6 +100,37 @@ func TestJSONOfDatagrams(t *testing.T) {
 	}
 }
 
+// TestJSONOfTap holds that the parts that a tap saw are there for flows that one
+// has looked at, of either protocol, and are never rounded up to the whole.
+func TestJSONOfTap(t *testing.T) {
+	for _, tt := range []struct {
+		part float64
+		want string
+	}{
+		{0, "0.0000"},
+		{1, "1.0000"},
+		{0.25, "0.2500"},
+		{0.99999, "0.9999"},
+		{0.00001, "0.0000"},
+		{1.5, "1.0000"},
+		{-1, "0.0000"},
+		{math.NaN(), "0.0000"},
+		{math.Inf(1), "1.0000"},
+	} {
+		for _, r := range []accesslog.Record{full(), udp()} {
+			r.TapClient, r.TapUpstream = tt.part, 1
+			if line := string(accesslog.AppendJSON(nil, &r)); strings.Contains(line, "tap_") {
+				t.Errorf("without a tap: %s", line)
+			}
+			r.Tapped = true
+			want := `"tap_client":` + tt.want + `,"tap_upstream":1.0000,"reason"`
+			if line := string(accesslog.AppendJSON(nil, &r)); !strings.Contains(line, want) || !json.Valid([]byte(line)) {
+				t.Errorf("%v: %s, want %s in it", tt.part, line, want)
+			}
+		}
+	}
+}
+
 // TestHAProxyOfDatagrams holds that a line of udp differs from one of tcp in
 // nothing: HAProxy's format has no place for the protocol.
 func TestHAProxyOfDatagrams(t *testing.T) {
@@ -131,7 +163,7 @@ func TestJSONOfNothing(t *testing.T) {
 }
 
 func TestAppendAllocatesNothing(t *testing.T) {
-	recs := records()[:4] // the others hold interface names in addresses
+	recs := records()[:5] // the others hold interface names in addresses
 	buf := make([]byte, 0, 4096)
 	for format, appendRecord := range formats {
 		got := testing.AllocsPerRun(100, func() {

@@ -14,7 +14,8 @@ const hexDigits = "0123456789abcdef"
 
 // AppendJSON appends r as one JSON object, without a newline, and allocates
 // nothing if dst has room. Every field is always there, but the counts of
-// datagrams for udp only, and what is known of the legs for tcp only.
+// datagrams for udp only, what is known of the legs for tcp only, and what a tap
+// saw for flows that one has looked at.
 func AppendJSON(dst []byte, r *Record) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, jsonTime)
@@ -70,6 +71,12 @@ func AppendJSON(dst []byte, r *Record) []byte {
 		dst = append(dst, `,"limited_by":`...)
 		dst = appendString(dst, r.LimitedBy)
 	}
+	if r.Tapped {
+		dst = append(dst, `,"tap_client":`...)
+		dst = appendPart(dst, r.TapClient)
+		dst = append(dst, `,"tap_upstream":`...)
+		dst = appendPart(dst, r.TapUpstream)
+	}
 	dst = append(dst, `,"reason":`...)
 	dst = appendString(dst, r.Reason)
 	dst = append(dst, `,"term":`...)
@@ -104,6 +111,17 @@ func appendMicros(dst []byte, d time.Duration) []byte {
 		return append(dst, "-1"...)
 	}
 	return strconv.AppendInt(dst, d.Microseconds(), 10)
+}
+
+// appendPart appends a part of a whole with four places. They are cut off, so
+// that only the whole is written as such; what is no part is written as 0.
+func appendPart(dst []byte, part float64) []byte {
+	n := int64(0)
+	if part > 0 { // not if it is no number
+		n = int64(min(part, 1) * 10000)
+	}
+	dst = strconv.AppendInt(dst, n/10000, 10)
+	return append(dst, '.', byte('0'+n/1000%10), byte('0'+n/100%10), byte('0'+n/10%10), byte('0'+n%10))
 }
 
 // appendAddrPort appends a as a JSON string.

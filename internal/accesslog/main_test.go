@@ -68,7 +68,10 @@ func records() []accesslog.Record {
 	odd.Client = netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(`e"0`), 1)
 	odd.Term = ""
 
-	return []accesslog.Record{full(), v6, refused, udp(), odd, {}}
+	seen := full()
+	seen.Tapped, seen.TapClient, seen.TapUpstream = true, 1, 0.5
+
+	return []accesslog.Record{full(), v6, refused, udp(), seen, odd, {}}
 }
 
 // udp is a flow of datagrams with every field set.

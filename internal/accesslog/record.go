@@ -52,6 +52,12 @@ type Record struct {
 	ClientRetrans, UpstreamRetrans int
 	LimitedBy                      string
 
+	// Tapped says that a tap has looked at the flow, TapClient and TapUpstream
+	// which part of the bytes that the flow carried it saw on either leg: 1 is all
+	// of them. Only records in JSON have them, and only if Tapped.
+	Tapped                 bool
+	TapClient, TapUpstream float64
+
 	// Reason is why the flow ended, Term HAProxy's two letters for the same.
 	Reason, Term string
 

@@ -37,6 +37,27 @@ func Splice(from, to, n int) (int, Errno) {
 	return int(r), e
 }
 
+// Tee copies up to n bytes of a pipe to another one, without waiting. They stay
+// in the first; nothing but references to their pages is copied (tee(2)).
+func Tee(from, to, n int) (int, Errno) {
+	r, _, e := unix.RawSyscall6(unix.SYS_TEE, uintptr(from), uintptr(to), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
+	return int(r), e
+}
+
+// Write writes b to the non-blocking fd, which may take less than all of it.
+func Write(fd int, b []byte) (int, Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), e
+}
+
+// Discard throws away what the TCP socket fd has, without waiting and without
+// copying it (MSG_TRUNC, tcp(7)). Zero bytes and no errno is the end of the
+// stream.
+func Discard(fd int) (int, Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 1<<30, unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+	return int(n), e
+}
+
 // Accept takes one connection from the listening socket fd. The new socket is
 // non-blocking; from receives the peer's address.
 func Accept(fd int, from *SockAddr) (int, Errno) {
@@ -63,6 +84,13 @@ func Connect(fd int, to *SockAddr) Errno {
 func LocalName(fd int, a *SockAddr) Errno {
 	a.len = uint32(unsafe.Sizeof(a.raw))
 	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(unsafe.Pointer(&a.len)))
+	return e
+}
+
+// PeerName stores the remote address of fd in a.
+func PeerName(fd int, a *SockAddr) Errno {
+	a.len = uint32(unsafe.Sizeof(a.raw))
+	_, _, e := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(unsafe.Pointer(&a.len)))
 	return e
 }
 

@@ -211,6 +211,9 @@ func TestDataPath(t *testing.T) {
 		if e := LocalName(server, &a); e != 0 || a.AddrPort().Port() != 40000 {
 			t.Fatal(a.AddrPort(), e)
 		}
+		if e := PeerName(client, &a); e != 0 || a.AddrPort().Port() != 40000 {
+			t.Fatal(a.AddrPort(), e)
+		}
 		a.Set(a.AddrPort())
 		if _, e := Recv(client, b); e != unix.EAGAIN {
 			t.Fatal(e)
