@@ -64,16 +64,18 @@ func (b *Block) take() (bool, error) {
 	return ready, err
 }
 
-// count adds the block to the ring's numbers. The headers are still the
-// kernel's own here.
-func (b *Block) count() {
-	frames, bytes := uint64(0), uint64(0)
-	for f := range b.Frames() {
-		frames++
-		bytes += uint64(len(f.Data()))
+// walk looks at all frames, for the numbers and the error. The headers are
+// still the kernel's own here.
+func (b *Block) walk() error {
+	for range b.Frames() {
 	}
-	b.ring.taken.Add(frames)
-	b.ring.bytes.Add(bytes)
+	return b.Err()
+}
+
+// count adds the block to the ring's numbers.
+func (b *Block) count(w tpacket.Walk) {
+	b.ring.taken.Add(uint64(w.Frames))
+	b.ring.bytes.Add(uint64(w.Bytes))
 	b.ring.blocky.Add(1)
 	b.ring.stale.Add(uint64(b.Skipped()))
 }

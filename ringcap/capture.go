@@ -15,9 +15,12 @@ type Encoding uint8
 
 // Encodings.
 const (
-	Compact Encoding = iota // for headers
-	InPlace                 // for payload
-	Copy                    // if the block is needed afterwards
+	// Copy is for headers. It leaves the ring's memory as it is, which is in the
+	// cache of the processor that received the packets: to write there costs
+	// both of them more than a copy.
+	Copy    Encoding = iota
+	Compact          // for headers, where there is no memory for a copy
+	InPlace          // for payload
 )
 
 // stopGrace is how long the blocks that are left at the end may take to be
@@ -30,8 +33,6 @@ type Capture struct {
 	Files    *files.Writer
 	Encoder  pcapng.Encoder
 	Encoding Encoding
-
-	buf []byte
 }
 
 // Run writes until ctx ends and everything that was captured by then is
@@ -43,7 +44,7 @@ func (c *Capture) Run(ctx context.Context) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })
 	defer stop()
-	for b, err := range c.Ring.Blocks(ctx) {
+	for b, err := range c.Ring.blocksBy(ctx, consumed) {
 		if b == nil {
 			return err
 		}
@@ -60,11 +61,10 @@ func (c *Capture) write(ctx context.Context, b *Block) error {
 	switch c.Encoding {
 	case InPlace:
 		run, tail = c.Encoder.InPlace(&b.Block)
-	case Copy:
-		c.buf = c.Encoder.Copy(c.buf[:0], &b.Block)
-		run = c.buf
-	default:
+	case Compact:
 		run = c.Encoder.Compact(&b.Block)
+	default:
+		return c.Encoder.CopyTo(&b.Block, func(run []byte, packets int) error { return c.Files.Write(ctx, run, packets) })
 	}
 	n := c.Encoder.Packets()
 	if len(tail) == 0 {

@@ -39,6 +39,33 @@ var ErrFanoutLost = errors.New("interface of the fanout group is gone")
 //
 // A ring has one reader.
 func (r *Ring) Blocks(ctx context.Context) iter.Seq2[*Block, error] {
+	return r.blocksBy(ctx, func(b *Block, yield func(*Block, error) bool, err error) bool {
+		err = errors.Join(err, b.walk())
+		b.count(b.Walked())
+		return yield(b, err)
+	})
+}
+
+// lend yields a block, and counts it.
+type lend func(b *Block, yield func(*Block, error) bool, err error) bool
+
+// consumed is for readers that walk over every block themselves, once. They are
+// not told what is wrong with it.
+func consumed(b *Block, yield func(*Block, error) bool, err error) bool {
+	more := yield(b, err)
+	b.count(b.Walked())
+	return more
+}
+
+// unseen is for readers that do not look at blocks, which would cost them more
+// than all the rest.
+func unseen(b *Block, yield func(*Block, error) bool, err error) bool {
+	b.count(b.Estimate())
+	return yield(b, err)
+}
+
+// blocksBy is Blocks for readers that have another way of counting.
+func (r *Ring) blocksBy(ctx context.Context, by lend) iter.Seq2[*Block, error] {
 	return func(yield func(*Block, error) bool) {
 		if r.closed.Load() {
 			yield(nil, fmt.Errorf("read ring: %w", os.ErrClosed))
@@ -50,7 +77,7 @@ func (r *Ring) Blocks(ctx context.Context) iter.Seq2[*Block, error] {
 		}
 		defer r.busy.Store(false)
 		for {
-			more, took := r.drain(yield)
+			more, took := r.drain(yield, by)
 			if !more {
 				return
 			}
@@ -65,14 +92,14 @@ func (r *Ring) Blocks(ctx context.Context) iter.Seq2[*Block, error] {
 				return
 			}
 		}
-		if err := r.finish(yield); err != nil {
+		if err := r.finish(yield, by); err != nil {
 			yield(nil, fmt.Errorf("stop ring on %s: %w", r.cfg.Interface, err))
 		}
 	}
 }
 
 // drain yields the blocks that are ready, at most once around the ring.
-func (r *Ring) drain(yield func(*Block, error) bool) (more, took bool) {
+func (r *Ring) drain(yield func(*Block, error) bool, by lend) (more, took bool) {
 	for range r.blocks {
 		b := &r.blocks[r.next]
 		ready, err := b.take()
@@ -81,8 +108,7 @@ func (r *Ring) drain(yield func(*Block, error) bool) (more, took bool) {
 		}
 		took = true
 		r.next = (r.next + 1) % len(r.blocks)
-		b.count()
-		more := yield(b, errors.Join(err, b.Err()))
+		more := by(b, yield, err)
 		b.Release()
 		if !more {
 			return false, true
@@ -171,7 +197,7 @@ func (r *Ring) checkLink() error {
 }
 
 // finish shuts the ring and yields what is in it.
-func (r *Ring) finish(yield func(*Block, error) bool) error {
+func (r *Ring) finish(yield func(*Block, error) bool, by lend) error {
 	if err := r.sock.shut(); err != nil {
 		return err
 	}
@@ -183,7 +209,7 @@ func (r *Ring) finish(yield func(*Block, error) bool) error {
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		more, took := r.drain(yield)
+		more, took := r.drain(yield, by)
 		if !more {
 			return nil
 		}
@@ -191,8 +217,9 @@ func (r *Ring) finish(yield func(*Block, error) bool) error {
 		if err != nil {
 			return err
 		}
-		switch missing := s.Packets - s.Drops - s.Taken; {
-		case !took && missing == 0:
+		// Stale frames of blocks that nobody looked at are taken and dropped.
+		switch missing := int64(s.Packets - s.Drops - s.Taken); {
+		case !took && missing <= 0:
 			quiet++
 		case time.Now().After(limit):
 			return fmt.Errorf("%d packets did not leave the ring within %v", missing, r.cfg.Retire+stopLimit)

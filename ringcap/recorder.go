@@ -13,6 +13,10 @@ import (
 // Recorder keeps the last packets of a ring in the ring itself: blocks are held
 // as history, and the oldest goes back to the kernel when it needs one. The
 // filter's snap length decides how far back that reaches.
+//
+// Nothing looks at the blocks until they are dumped, so that the ring's Stats are
+// what the blocks' headers say: Bytes with padding, and Taken with frames that
+// hold nothing (Stats.Stale), of which there are none without GSO of SCTP.
 type Recorder struct {
 	ring  *Ring
 	spare int
@@ -40,7 +44,7 @@ func NewRecorder(r *Ring, spare int) (*Recorder, error) {
 func (r *Recorder) Run(ctx context.Context) error {
 	defer r.trim(0)
 	_, blocks := r.ring.Geometry()
-	for b, err := range r.ring.Blocks(ctx) {
+	for b, err := range r.ring.blocksBy(ctx, unseen) {
 		if b == nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func BenchmarkRecorder(b *testing.B) {
 			}
 			recorder.keep(block, blocks-recorder.spare)
 			return true
-		})
+		}, unseen)
 	}
 	b.StopTimer()
 	if r.taken.Load() < uint64(b.N) {

@@ -15,6 +15,7 @@ const (
 	offStatus  = 8
 	offCount   = 12
 	offFirst   = 16
+	offLen     = 20
 	offSeq     = 24
 	offLast    = 40 // of ts_last_pkt
 )
@@ -40,6 +41,14 @@ type Block struct {
 	losing  bool
 	skipped uint32
 	err     error
+
+	walked Walk
+}
+
+// Walk is what a walk over the frames came by.
+type Walk struct {
+	Frames int
+	Bytes  int // of packets
 }
 
 // Ready says whether user space owns the block in mem.
@@ -94,6 +103,24 @@ func (b *Block) VNet() bool { return b.vnet }
 // Skipped is how many frames without TP_STATUS_USER the last walk met.
 func (b *Block) Skipped() int { return int(b.skipped) }
 
+// Walked is what the last walk, if it was not left early, came by.
+func (b *Block) Walked() Walk { return b.walked }
+
+// Estimate is what a walk would come by, as far as the header tells: stale frames
+// are counted, and up to seven bytes of padding for each frame but the last.
+func (b *Block) Estimate() Walk {
+	if b.count == 0 {
+		return Walk{}
+	}
+	mac := uint64(minMac)
+	if at := uint64(b.first); at+FrameHeaderLen <= uint64(len(b.mem)) {
+		mac = uint64(ne.Uint16(b.mem[at+frMac:]))
+	}
+	used := min(uint64(ne.Uint32(b.mem[offLen:])), uint64(len(b.mem)))
+	heads := uint64(b.first) + uint64(b.count)*mac
+	return Walk{Frames: int(b.count), Bytes: int(max(used, heads) - heads)}
+}
+
 // Err is what ended the last walk over the frames, nil if it went to the end.
 func (b *Block) Err() error { return b.err }
 
@@ -122,6 +149,7 @@ func (b *Block) Frames() iter.Seq[Frame] {
 func (b *Block) walk(yield func(Frame) bool) {
 	b.err, b.skipped = nil, 0
 	mem := b.mem
+	frames, bytes := 0, 0
 	least := uint32(minMac)
 	if b.vnet {
 		least += VNetHeaderLen
@@ -147,11 +175,14 @@ func (b *Block) walk(yield func(Frame) bool) {
 				b.err = ErrFrame
 				return
 			}
+			frames++
+			bytes += int(end) - int(mac)
 			if !yield(Frame{raw: mem[at : at+end : at+end], at: uint32(at), mac: mac, vnet: b.vnet}) {
 				return
 			}
 		}
 		if left == 1 {
+			b.walked = Walk{frames, bytes}
 			return
 		}
 		if next < FrameHeaderLen || next%frameAlign != 0 {

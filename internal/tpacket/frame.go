@@ -51,6 +51,14 @@ func (f Frame) Status() uint32 { return ne.Uint32(f.raw[frStatus:]) }
 // Nanos is the packet's time in nanoseconds since 1970.
 func (f Frame) Nanos() int64 { return nanos(f.raw[frSec : frSec+8]) }
 
+// Plain says whether neither [Frame.VLAN] nor the GSO of [Frame.VNet] has
+// anything to tell.
+func (f Frame) Plain() bool {
+	const gsoSize = 4
+	return f.Status()&unix.TP_STATUS_VLAN_VALID == 0 &&
+		(!f.vnet || ne.Uint16(f.raw[int(f.mac)-VNetHeaderLen+gsoSize:]) == 0)
+}
+
 // Time is [Frame.Nanos] as a time.
 func (f Frame) Time() time.Time { return time.Unix(0, f.Nanos()) }
 

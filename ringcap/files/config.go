@@ -58,6 +58,13 @@ type File struct {
 	LastError error
 }
 
+// Check says whether New would take the configuration. The directory has to be
+// there.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 func (c Config) withDefaults() (Config, error) {
 	if c.Retry == 0 {
 		c.Retry = defaultRetry

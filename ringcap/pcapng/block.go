@@ -2,6 +2,7 @@ package pcapng
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 	"github.com/tproxyd/tproxyd/ringcap/gso"
@@ -22,6 +23,7 @@ type Encoder struct {
 	cutter  gso.Cutter
 	packets int
 	tail    []byte
+	run     []byte // of CopyTo
 }
 
 // Packets is how many packets the last call encoded.
@@ -34,28 +36,57 @@ func (e *Encoder) tag(f tpacket.Frame) (Tag, bool) {
 	return e.Pick(f)
 }
 
-func (e *Encoder) pick(f tpacket.Frame) (Packet, bool) {
-	tag, ok := e.tag(f)
-	if !ok {
-		return Packet{}, false
-	}
-	e.packets++
-	return FromFrame(f, tag), true
-}
-
 // Copy appends the packets of a block to dst and leaves the block as it is.
 func (e *Encoder) Copy(dst []byte, b *tpacket.Block) []byte {
 	e.packets = 0
 	for f := range b.Frames() {
-		if e.Wire {
-			dst = e.copyWire(dst, f)
-			continue
-		}
-		if p, ok := e.pick(f); ok {
-			dst = AppendPacket(dst, &p)
-		}
+		dst = e.copyFrame(dst, f)
 	}
 	return dst
+}
+
+// stretch is how much CopyTo writes at a time: what the cache holds beside the
+// packets.
+const stretch = 64 << 10
+
+// CopyTo is Copy for blocks that are only written, in runs of about 64 KiB that
+// stay in the processor's cache, where a whole block would not. It ends with the
+// first error of write, to which a run is lent.
+func (e *Encoder) CopyTo(b *tpacket.Block, write func(run []byte, packets int) error) error {
+	e.packets = 0
+	e.run = e.run[:0]
+	written := 0
+	for f := range b.Frames() {
+		e.run = e.copyFrame(e.run, f)
+		if len(e.run) < stretch {
+			continue
+		}
+		if err := write(e.run, e.packets-written); err != nil {
+			return err
+		}
+		written, e.run = e.packets, e.run[:0]
+	}
+	if len(e.run) == 0 {
+		return nil
+	}
+	return write(e.run, e.packets-written)
+}
+
+func (e *Encoder) copyFrame(dst []byte, f tpacket.Frame) []byte {
+	if e.Wire {
+		return e.copyWire(dst, f)
+	}
+	tag, ok := e.tag(f)
+	if !ok {
+		return dst
+	}
+	e.packets++
+	if tag.Comment == "" && f.Plain() {
+		dst = slices.Grow(dst, len(f.Data())+mostUsual)
+		return dst[:len(dst)+putUsual(dst[len(dst):cap(dst)], f, &tag)]
+	}
+	p := FromFrame(f, tag)
+	return AppendPacket(dst, &p)
 }
 
 // copyWire appends a frame as the packets that it is on the wire. The snap
@@ -65,7 +96,7 @@ func (e *Encoder) copyWire(dst []byte, f tpacket.Frame) []byte {
 	if !ok {
 		return dst
 	}
-	whole := Tag{Interface: tag.Interface, ID: tag.ID}
+	whole := Tag{Interface: tag.Interface, ID: tag.ID, Comment: tag.Comment}
 	p := FromFrame(f, whole)
 	if p.GSO.Size == 0 || f.Len() != len(p.Data) {
 		e.packets++
@@ -87,6 +118,7 @@ func (e *Encoder) copyWire(dst []byte, f tpacket.Frame) []byte {
 		}
 		dst = AppendPacket(dst, &p)
 		e.packets++
+		p.Comment = ""
 	}
 	return dst
 }
@@ -103,9 +135,17 @@ func (e *Encoder) Compact(b *tpacket.Block) []byte {
 	mem := b.Bytes()
 	at := tpacket.BlockHeaderLen
 	for f := range b.Frames() {
-		if p, ok := e.pick(f); ok {
-			at += p.moveTo(mem[at:])
+		tag, ok := e.tag(f)
+		if !ok {
+			continue
 		}
+		e.packets++
+		if f.Plain() {
+			at += putUsual(mem[at:], f, &tag)
+			continue
+		}
+		p := FromFrame(f, tag)
+		at += p.moveTo(mem[at:])
 	}
 	return mem[tpacket.BlockHeaderLen:at]
 }
@@ -113,6 +153,7 @@ func (e *Encoder) Compact(b *tpacket.Block) []byte {
 // moveTo writes the packet to memory that ends at or before its own header
 // starts, with room for at least 56 bytes between.
 func (p *Packet) moveTo(b []byte) int {
+	p.Comment = ""
 	n := p.captured()
 	if p.VLAN.TPID != 0 {
 		copy(b[headerLen:], p.Data[:tagAt])
@@ -167,10 +208,12 @@ func (e *Encoder) InPlace(b *tpacket.Block) (run, tail []byte) {
 		if mac&3 != 0 {
 			return e.Compact(b), nil
 		}
-		p, ok := e.pick(f)
+		tag, ok := e.tag(f)
 		if !ok {
 			continue
 		}
+		e.packets++
+		p := FromFrame(f, tag)
 		frame := f.Offset()
 		start := frame + mac - headerLen
 		dataEnd := frame + mac + (len(p.Data)+3)&^3

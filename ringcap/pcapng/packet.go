@@ -3,8 +3,6 @@ package pcapng
 import (
 	"encoding/binary"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 )
 
@@ -56,12 +54,15 @@ type Tag struct {
 	Interface uint32
 	ID        uint64
 	Snap      int // 0 is all that was captured
+	// Comment is written by Copy. The other encodings have no room for it.
+	Comment string
 }
 
 // FromFrame describes a frame of a ring. Data is lent as the frame is.
 func FromFrame(f tpacket.Frame, tag Tag) Packet {
 	p := Packet{
 		Interface: tag.Interface, ID: tag.ID, Nanos: f.Nanos(), Data: f.Data(), Len: f.Len(), Flags: flags(f.Type()),
+		Comment: tag.Comment,
 	}
 	if tag.Snap > 0 && tag.Snap < len(p.Data) {
 		p.Data = p.Data[:tag.Snap]
@@ -76,22 +77,6 @@ func FromFrame(f tpacket.Frame, tag Tag) Packet {
 		p.GSO = GSO{Size: v.GSOSize, HeaderLen: v.HeaderLen, CsumStart: v.CsumStart, Kind: v.GSOType, Flags: v.Flags}
 	}
 	return p
-}
-
-func flags(pkttype uint8) uint32 {
-	switch pkttype {
-	case unix.PACKET_HOST:
-		return FlagInbound | flagUnicast
-	case unix.PACKET_BROADCAST:
-		return FlagInbound | flagBroadcast
-	case unix.PACKET_MULTICAST:
-		return FlagInbound | flagMulticast
-	case unix.PACKET_OTHERHOST:
-		return FlagInbound | flagOther
-	case unix.PACKET_OUTGOING:
-		return FlagOutbound
-	}
-	return 0
 }
 
 const (

@@ -1,6 +1,7 @@
 package pcapng_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -43,6 +44,35 @@ func TestWire(t *testing.T) {
 			if i < 3 && (p.Size != 0 || p.Len != [3]int{1266, 1266, 166}[i]) {
 				t.Errorf("piece %d says %+v", i, p.Len)
 			}
+		}
+	}
+}
+
+// TestTagComment writes a comment of a tag once for each frame by Copy, also of
+// a frame that is cut, and never where there is no room.
+func TestTagComment(t *testing.T) {
+	super := make([]byte, 14+40+8+2500)
+	binary.BigEndian.PutUint16(super[12:], unix.ETH_P_IPV6)
+	super[14+6] = unix.IPPROTO_UDP
+	ring := tpackettest.Ring{Reserve: 4, VNet: true}
+	for _, wire := range []bool{false, true} {
+		mem := ring.Block(64<<10,
+			tpackettest.Packet{Data: super, VNet: &tpacket.VNet{GSOType: tpacket.GSOUDPL4, GSOSize: 1200}, Nanos: 1},
+			tpackettest.Packet{Data: super, Nanos: 2},
+		)
+		var b tpacket.Block
+		if ready, err := b.Load(mem, true); !ready || err != nil {
+			t.Fatal(ready, err)
+		}
+		e := pcapng.Encoder{Wire: wire, Pick: func(tpacket.Frame) (pcapng.Tag, bool) {
+			return pcapng.Tag{ID: 7, Comment: "what it is"}, true
+		}}
+		if n := bytes.Count(e.Copy(nil, &b), []byte("what it is")); n != 2 {
+			t.Errorf("wire %v: %d comments of two frames", wire, n)
+		}
+		e.Wire = false
+		if n := bytes.Count(e.Compact(&b), []byte("what it is")); n != 0 {
+			t.Errorf("%d comments in a compact block", n)
 		}
 	}
 }
