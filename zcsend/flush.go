@@ -41,6 +41,7 @@ func (s *Sender) Flush(ctx context.Context) error {
 			s.dropFirst()
 		}
 	}
+	s.waiter.flushed()
 	return first
 }
 

@@ -158,9 +158,7 @@ func open(cfg Config) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.waiter.init(s.engine); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
+	s.waiter.init()
 	return s, nil
 }
 
@@ -251,7 +249,7 @@ func (s *Sender) queue(ctx context.Context, f *Frame) error {
 		if err := s.makeRoom(ctx); err != nil {
 			return s.refuse(err)
 		}
-		return s.commit(*f)
+		return s.enqueue(f)
 	}
 	room, err := s.Reserve(ctx, len(f.Data))
 	if err != nil {
@@ -259,7 +257,7 @@ func (s *Sender) queue(ctx context.Context, f *Frame) error {
 	}
 	s.reserved = nil
 	copy(room, f.Data)
-	return s.commit(Frame{Data: room, SegmentSize: f.SegmentSize, Checksum: f.Checksum})
+	return s.enqueue(&Frame{Data: room, SegmentSize: f.SegmentSize, Checksum: f.Checksum})
 }
 
 // Reserve returns memory for a frame of n bytes, to be filled and given to
@@ -297,18 +295,27 @@ func (s *Sender) Commit(f Frame) error {
 	if err := s.checkLength(f.Data, f.SegmentSize); err != nil {
 		return s.refuse(err)
 	}
-	return s.commit(f)
+	err := s.enqueue(&f)
+	s.counters.queued.Store(uint64(s.engine.queued()))
+	return err
 }
 
-func (s *Sender) commit(f Frame) error {
-	vnet, err := prepare(&f, s.dev.mtu)
+// enqueue leaves the caller's Frame as it is, but for checksums in its Data.
+func (s *Sender) enqueue(f *Frame) error {
+	if f.SegmentSize == 0 && !f.Checksum {
+		if err := s.engine.commit(f.Data, vnetHeader{}); err != nil {
+			return s.refuse(err)
+		}
+		return nil
+	}
+	prepared := *f
+	vnet, err := prepare(&prepared, s.dev.mtu)
 	if err == nil {
-		err = s.engine.commit(f.Data, vnet)
+		err = s.engine.commit(prepared.Data, vnet)
 	}
 	if err != nil {
 		return s.refuse(err)
 	}
-	s.counters.queued.Store(uint64(s.engine.queued()))
 	return nil
 }
 

@@ -20,6 +20,8 @@ const (
 	lookAgain = 20 * time.Millisecond
 	// backoff is how long to leave a full queue alone, which wakes nobody.
 	backoff = 100 * time.Microsecond
+	// leaveAfter is after how many flushes without a wait the poller is left.
+	leaveAfter = 256
 	// stallLimit is how long a full queue may take nothing at all.
 	stallLimit = time.Second
 )
@@ -27,17 +29,26 @@ const (
 // waiter waits for the packet socket of an engine, by the runtime's poller:
 // edge-triggered, because a socket with a ring is writable by poll(2) whenever
 // its buffer has room, also with a ring that is full.
+//
+// It is in the poller only while there is something to wait for: a socket that
+// is watched is woken for each frame that has left (sock_def_write_space()),
+// which costs a tenth of sending it.
 type waiter struct {
-	file  *os.File
+	file  *os.File // nil while nobody waits
 	raw   syscall.RawConn
+	since int // flushes since the last wait
 	timer *time.Timer
 }
 
-func (w *waiter) init(e engine) error {
+func (w *waiter) init() {
 	w.timer = time.NewTimer(time.Hour)
 	w.timer.Stop()
-	fd, waits := e.socket()
-	if !waits {
+}
+
+// enter puts a socket into the poller.
+func (w *waiter) enter(fd int) error {
+	w.since = 0
+	if w.file != nil {
 		return nil
 	}
 	// A duplicate, so that the engine closes its own.
@@ -47,17 +58,33 @@ func (w *waiter) init(e engine) error {
 	}
 	w.file = os.NewFile(uintptr(fd), "packet socket")
 	if w.raw, err = w.file.SyscallConn(); err != nil {
-		return errors.Join(err, w.close())
+		return errors.Join(err, w.leave())
 	}
 	return nil
 }
 
-func (w *waiter) close() error {
-	w.timer.Stop()
+// flushed leaves the poller after a while without a wait.
+func (w *waiter) flushed() {
+	if w.file == nil {
+		return
+	}
+	if w.since++; w.since >= leaveAfter {
+		_ = w.leave() // only a duplicate is closed
+	}
+}
+
+func (w *waiter) leave() error {
 	if w.file == nil {
 		return nil
 	}
-	return w.file.Close()
+	err := w.file.Close()
+	w.file, w.raw = nil, nil
+	return err
+}
+
+func (w *waiter) close() error {
+	w.timer.Stop()
+	return w.leave()
 }
 
 // until waits for cond, which it calls first and whenever the socket may have
@@ -95,7 +122,10 @@ func (s *Sender) waitCond(ctx context.Context, cond func() bool) error {
 		return nil
 	}
 	s.counters.waits.Add(1)
-	if s.waiter.file != nil {
+	if fd, waits := s.engine.socket(); waits {
+		if err := s.waiter.enter(fd); err != nil {
+			return err
+		}
 		return s.waiter.until(ctx, cond)
 	}
 	for !cond() {
