@@ -117,7 +117,7 @@ func TestCaches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(a.Run(t.Context()), a.Close()); err != nil {
+	if err := a.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	own, err := netlink.LinkByName(lab.ClientLink)
@@ -147,6 +147,28 @@ func TestInterfaces(t *testing.T) {
 		got, err := Interfaces(netip.MustParseAddr(ip))
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v; -want +got\n%s", ip, err, diff)
+		}
+	}
+}
+
+// TestOfInterface holds what an interface adds: where an address with a zone is
+// announced, and whether this is a router.
+func TestOfInterface(t *testing.T) {
+	l := netnstest.New(t)
+	for _, forwarding := range []string{"1", "0"} {
+		if err := l.Proxy.Sysctl("ipv6/conf/"+lab.ServerLink+"/forwarding", forwarding); err != nil {
+			t.Fatal(err)
+		}
+		ip := netip.MustParseAddr("fe80::99%" + lab.ServerLink)
+		a, err := New(Config{Addresses: []netip.Addr{ip}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(a.out) != 1 || a.out[0].name != lab.ServerLink {
+			t.Fatalf("announced on %v", a.out)
+		}
+		if diff := cmp.Diff(Frame(hardware(t, lab.ServerLink), ip, forwarding == "1"), a.out[0].frame); diff != "" {
+			t.Errorf("forwarding = %s: -want +got\n%s", forwarding, diff)
 		}
 	}
 }
@@ -185,7 +207,8 @@ func TestRepeat(t *testing.T) {
 	for _, drainAfter := range []int{0, 1, 2, 9} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var waited []time.Duration
-		a, err := New(Config{Addresses: []netip.Addr{vip4}, Count: 4, Interval: time.Minute, Wait: func(ctx context.Context, d time.Duration) error {
+		sent := 0
+		a, err := New(Config{Addresses: []netip.Addr{vip4}, Count: 4, Interval: time.Minute, Sent: func() { sent++ }, Wait: func(ctx context.Context, d time.Duration) error {
 			if waited = append(waited, d); len(waited) == drainAfter {
 				cancel()
 			}
@@ -197,11 +220,14 @@ func TestRepeat(t *testing.T) {
 		if drainAfter == 0 {
 			cancel()
 		}
-		if err := errors.Join(a.Run(ctx), a.Close()); err != nil {
+		if err := a.Run(ctx); err != nil {
 			t.Error(err)
 		}
 		cancel()
 		n := min(drainAfter, 4)
+		if sent != n {
+			t.Errorf("drain after %d: %d sent", drainAfter, sent)
+		}
 		// A veth delivers in the sender's call: what was sent is there.
 		netnstest.Eventually(t, 20*time.Second, func() bool { n -= arrived(); return n <= 0 }, "an announcement is missing")
 		if n < 0 || arrived() > 0 {
@@ -238,18 +264,28 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v, %v, want %q", a, err, want)
 		}
 	}
-	a, err := New(Config{Addresses: []netip.Addr{vip4}, Interfaces: []string{lab.ClientLink, lab.ServerLink}, Count: 1})
+	up := false
+	a, err := New(Config{
+		Addresses: []netip.Addr{vip4}, Interfaces: []string{lab.ClientLink, lab.ServerLink}, Count: 2,
+		Wait: func(context.Context, time.Duration) error {
+			if up {
+				return l.Proxy.LinkUp(lab.ClientLink)
+			}
+			return nil
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Proxy.LinkDown(lab.ClientLink); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Run(t.Context()); !errors.Is(err, unix.ENETDOWN) || strings.Contains(err.Error(), lab.ServerLink) {
+	if err := a.Run(t.Context()); !errors.Is(err, unix.ENETDOWN) || strings.Contains(err.Error(), lab.ServerLink) || strings.Count(err.Error(), "\n") > 0 {
 		t.Errorf("with a link down: %v", err)
 	}
-	if err := a.Close(); err != nil {
-		t.Error(err)
+	up = true
+	if err := a.Run(t.Context()); err != nil {
+		t.Errorf("with a link that comes up: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -23,22 +26,27 @@ const (
 
 // Config of an Announcer.
 type Config struct {
-	Addresses  []netip.Addr
-	Interfaces []string // empty: those that an address is on link of, see Interfaces
+	Addresses []netip.Addr
+	// Interfaces to announce them on. Empty: the zone of an address that has
+	// one, and otherwise those that it is on link of, see [Interfaces].
+	Interfaces []string
 
 	Count    int           // announcements of each address; 3 by default
 	Interval time.Duration // between two; 2 s by default
-	Router   bool          // this host is a router for IPv6; see Frame
 
+	// Sent, if it is not nil, is told of each announcement.
+	Sent func()
+	// Sending, if it is not nil, is held while there is a socket, so that many
+	// Announcers have one at a time.
+	Sending sync.Locker
 	// Wait lets time pass, by default the real one.
 	Wait func(ctx context.Context, d time.Duration) error
 }
 
-// Announcer announces addresses. It has a socket, and is to be closed.
+// Announcer announces addresses. It has a socket only while it sends.
 type Announcer struct {
-	cfg    Config
-	socket int
-	out    []outgoing
+	cfg Config
+	out []outgoing
 }
 
 // outgoing is one announcement: the frame is made once.
@@ -48,14 +56,19 @@ type outgoing struct {
 	frame []byte
 }
 
-// New finds the interfaces in the network namespace of the calling thread. It
-// needs CAP_NET_RAW.
+// New finds the interfaces in the network namespace of the calling thread.
 func New(cfg Config) (*Announcer, error) {
 	if cfg.Count == 0 {
 		cfg.Count = defaultCount
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
+	}
+	if cfg.Sent == nil {
+		cfg.Sent = func() {}
+	}
+	if cfg.Sending == nil {
+		cfg.Sending = new(sync.Mutex)
 	}
 	if cfg.Wait == nil {
 		cfg.Wait = wait
@@ -66,17 +79,14 @@ func New(cfg Config) (*Announcer, error) {
 			return nil, fmt.Errorf("announce %s: %w", ip, err)
 		}
 	}
-	var err error
-	// Protocol 0 receives nothing (packet(7)).
-	a.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("announce addresses: %w", os.NewSyscallError("socket(AF_PACKET)", err))
-	}
 	return a, nil
 }
 
 func (a *Announcer) add(ip netip.Addr) error {
 	names := a.cfg.Interfaces
+	if len(names) == 0 && ip.Zone() != "" {
+		names = []string{ip.Zone()}
+	}
 	if len(names) == 0 {
 		var err error
 		if names, err = Interfaces(ip); err != nil {
@@ -84,7 +94,7 @@ func (a *Announcer) add(ip netip.Addr) error {
 		}
 	}
 	if len(names) == 0 {
-		return errors.New("no interface has a network with this address on its link: name the interfaces")
+		return errors.New("no interface has a network with this address on its link: name the interface")
 	}
 	for _, name := range names {
 		link, err := netlink.LinkByName(name)
@@ -95,32 +105,57 @@ func (a *Announcer) add(ip netip.Addr) error {
 		if len(attrs.HardwareAddr) != 6 || attrs.EncapType != "ether" {
 			return fmt.Errorf("interface %s is not Ethernet: there are no neighbours to tell", name)
 		}
-		a.out = append(a.out, outgoing{attrs.Index, name, Frame(attrs.HardwareAddr, ip, a.cfg.Router)})
+		a.out = append(a.out, outgoing{attrs.Index, name, Frame(attrs.HardwareAddr, ip, forwards(name))})
 	}
 	return nil
 }
 
-// Run announces all addresses Count times and returns. When ctx ends, at the
-// beginning of a drain, it returns without another announcement: after it has
-// returned none is sent. An announcement that could not be sent does not keep
-// back the others; the errors come at the end.
-func (a *Announcer) Run(ctx context.Context) error {
-	var errs []error
+// forwards says whether an interface is a router's, which is what the kernel's
+// own advertisements say (ndisc_recv_ns()).
+func forwards(name string) bool {
+	value, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "forwarding"))
+	// An error: there is no IPv6.
+	return err == nil && strings.TrimSpace(string(value)) != "0"
+}
+
+// Run announces all addresses Count times and returns. It needs CAP_NET_RAW.
+// When ctx ends, at the beginning of a drain, it returns without another
+// announcement: after it has returned none is sent. An announcement that could
+// not be sent does not keep back the others, and may have more luck the next
+// time; the error is about those of the last time.
+func (a *Announcer) Run(ctx context.Context) (err error) {
 	for i := range a.cfg.Count {
-		if i > 0 && a.cfg.Wait(ctx, a.cfg.Interval) != nil || ctx.Err() != nil {
+		if i > 0 && a.cfg.Wait(ctx, a.cfg.Interval) != nil {
 			break
 		}
-		for _, o := range a.out {
-			if err := unix.Sendto(a.socket, o.frame, 0, &unix.SockaddrLinklayer{Ifindex: o.index}); err != nil {
-				errs = append(errs, fmt.Errorf("announce on %s: %w", o.name, os.NewSyscallError("sendto(AF_PACKET)", err)))
-			}
+		err = a.send(ctx)
+	}
+	return err
+}
+
+// send announces all addresses once, unless ctx has ended.
+func (a *Announcer) send(ctx context.Context) error {
+	a.cfg.Sending.Lock()
+	defer a.cfg.Sending.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	// Protocol 0 receives nothing (packet(7)).
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket(AF_PACKET)", err)
+	}
+	defer func() { _ = unix.Close(socket) }()
+	var errs []error
+	for _, o := range a.out {
+		if err := unix.Sendto(socket, o.frame, 0, &unix.SockaddrLinklayer{Ifindex: o.index}); err != nil {
+			errs = append(errs, fmt.Errorf("send by %s: %w", o.name, os.NewSyscallError("sendto(AF_PACKET)", err)))
+			continue
 		}
+		a.cfg.Sent()
 	}
 	return errors.Join(errs...)
 }
-
-// Close gives the socket back.
-func (a *Announcer) Close() error { return os.NewSyscallError("close", unix.Close(a.socket)) }
 
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
