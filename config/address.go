@@ -100,8 +100,8 @@ func splitPort(s string) (host, port string, bad *mistake) {
 	return s[:i], s[i+1:], nil
 }
 
-// zoneName is a network interface, netdevice(7), of the letters in common use.
-var zoneName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,15}$`)
+// interfaceName is a network interface, netdevice(7), of the letters in common use.
+var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,15}$`)
 
 // parseAddr reads an IP address that a socket can be bound and connected to.
 func parseAddr(host string) (netip.Addr, *mistake) {
@@ -120,7 +120,7 @@ func parseAddr(host string) (netip.Addr, *mistake) {
 		return a, &mistake{quote(host) + " is a multicast or broadcast address", "write a unicast address, since other traffic is not proxied"}
 	case a.Zone() != "" && !a.IsLinkLocalUnicast():
 		return a, &mistake{quote(host) + " has a zone but is not link-local", "write " + a.WithZone("").String() + " without the zone"}
-	case a.Zone() != "" && !zoneName.MatchString(a.Zone()):
+	case a.Zone() != "" && !interfaceName.MatchString(a.Zone()):
 		return a, &mistake{quote(host) + " has a zone that is no network interface", "write the interface after the percent sign, such as fe80::1%eth0"}
 	case a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "":
 		return a, &mistake{quote(host) + " is link-local and has no zone", "add the network interface, such as " + host + "%eth0"}

@@ -13,7 +13,9 @@ type Config struct {
 	Log      Log
 	Admin    Admin
 	Resolver Resolver
+	Tap      *Tap // nil: no tap
 	Services []Service
+	Mirrors  []Mirror
 	// Warnings are mistakes that leave the configuration usable, one line each
 	// in the form of an error. WriteTOML and MarshalJSON leave them out.
 	Warnings []string
@@ -62,6 +64,9 @@ type Service struct {
 	MaxLifetime time.Duration // 0: off
 	Backends    []Backend     // the default pool: nil for an intercept service without one, may be nil where there are Routes
 
+	Announce          bool   // the addresses of Listen to neighbours; of ModeVIP only
+	AnnounceInterface string // where, "": where the addresses are on link; "" without Announce
+
 	Balance         Algorithm // "" without backends
 	Hash            Hash      // of Maglev, else ""
 	MaglevTableSize int       // of Maglev, a prime number, else 0
@@ -74,6 +79,7 @@ type Service struct {
 	Admission       *Admission    // nil: everybody is admitted, without limit
 	Health          *Health       // nil: no active checks
 	Ejection        *Ejection     // nil: no passive checks
+	Shadow          *Shadow       // nil: flows are not copied
 
 	ProxyProtocol     ProxyProtocol
 	ProxyProtocolFrom []netip.Prefix // sorted; nil: everybody for require, nobody for off

@@ -15,7 +15,9 @@ type document struct {
 	Log      docLog       `toml:"log" json:"log"`
 	Admin    docAdmin     `toml:"admin" json:"admin"`
 	Resolver docResolver  `toml:"resolver" json:"resolver"`
+	Tap      *docTap      `toml:"tap,omitempty" json:"tap,omitempty"`
 	Service  []docService `toml:"service" json:"service"`
+	Mirror   []docMirror  `toml:"mirror,omitempty" json:"mirror,omitempty"`
 }
 
 type docDaemon struct {
@@ -85,8 +87,12 @@ func (c *Config) document() document {
 	if c.Admin.Listen.IsValid() {
 		d.Admin.Listen = c.Admin.Listen.String()
 	}
+	d.Tap = c.Tap.document()
 	for _, s := range c.Services {
 		d.Service = append(d.Service, s.document())
+	}
+	for i := range c.Mirrors {
+		d.Mirror = append(d.Mirror, c.Mirrors[i].document())
 	}
 	return d
 }

@@ -11,6 +11,8 @@ type docService struct {
 	Mode                 Mode          `toml:"mode" json:"mode"`
 	Listen               []string      `toml:"listen" json:"listen"`
 	Source               Source        `toml:"source" json:"source"`
+	Announce             *bool         `toml:"announce,omitempty" json:"announce,omitempty"`
+	AnnounceInterface    *string       `toml:"announce_interface,omitempty" json:"announce_interface,omitempty"`
 	ConnectTimeout       string        `toml:"connect_timeout,omitempty" json:"connect_timeout,omitempty"`
 	IdleTimeout          string        `toml:"idle_timeout" json:"idle_timeout"`
 	UnrepliedTimeout     string        `toml:"unreplied_timeout,omitempty" json:"unreplied_timeout,omitempty"`
@@ -42,6 +44,7 @@ type docService struct {
 	Admission            *docAdmission `toml:"admission,omitempty" json:"admission,omitempty"`
 	Health               *docHealth    `toml:"health,omitempty" json:"health,omitempty"`
 	Ejection             *docEjection  `toml:"ejection,omitempty" json:"ejection,omitempty"`
+	Shadow               *docShadow    `toml:"shadow,omitempty" json:"shadow,omitempty"`
 	Route                []docRoute    `toml:"route,omitempty" json:"route,omitempty"`
 	Backend              []docBackend  `toml:"backend,omitempty" json:"backend"`
 }
@@ -78,6 +81,7 @@ func (s Service) document() docService {
 		Health:            s.Health.document(),
 		Ejection:          s.Ejection.document(),
 		Admission:         s.Admission.document(s.Protocol),
+		Shadow:            s.Shadow.document(),
 		Backend:           documents(s.Backends, s.Protocol),
 	}
 	switch s.Protocol {
@@ -86,6 +90,12 @@ func (s Service) document() docService {
 	case ProtocolUDP:
 		d.UnrepliedTimeout = formatDuration(s.UnrepliedTimeout)
 		d.Responses, d.Requests, d.MaxFlows = &s.Responses, &s.Requests, &s.MaxFlows
+	}
+	if s.Mode == ModeVIP {
+		d.Announce = &s.Announce
+	}
+	if s.Announce {
+		d.AnnounceInterface = &s.AnnounceInterface
 	}
 	if s.Balance != "" {
 		s.documentPool(&d)

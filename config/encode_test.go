@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{minimal, everything, minimalUDP, everythingUDP, minimal + minimalUDP, string(example)} {
+	for _, text := range []string{minimal, everything, minimalUDP, everythingUDP, minimal + minimalUDP, full, string(example)} {
 		checkRoundTrip(t, mustParse(t, text))
 	}
 }

@@ -185,6 +185,8 @@ func (r *reader) config(root table) *Config {
 		Resolver: root.table(kindResolver).readResolver(),
 	}
 	cfg.Services = r.services(root)
+	cfg.Mirrors = r.readMirrors(root, cfg.Services)
+	cfg.Tap = root.readTap(cfg.Services)
 	r.checkOverlaps()
 	r.checkLoops()
 	r.checkAdmin(cfg.Admin.Listen, admin.at("listen"))

@@ -193,7 +193,7 @@ func TestOwnKeys(t *testing.T) {
 // conditional are the keys of a service that are written only beside others.
 var conditional = map[string]bool{
 	"proxy_protocol_from": true, "proxy_protocol_timeout": true, "client_hello_timeout": true, "client_hello_max": true,
-	"resolve_interval": true, "panic": true, kindAdmission: true, kindHealth: true, kindEjection: true, kindRoute: true,
+	"resolve_interval": true, "panic": true, kindAdmission: true, kindHealth: true, kindEjection: true, kindShadow: true, kindRoute: true,
 }
 
 // exampleUDP gives the UDP services of the example.

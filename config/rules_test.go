@@ -63,8 +63,10 @@ func TestRoundTripOfRules(t *testing.T) {
 	checkRoundTrip(t, mustParse(t, full))
 	for _, more := range []string{
 		"slow_start = \"10s\"\non_backend_down = \"cut\"\nproxy_protocol = \"require\"\nsend_proxy = \"v1\"",
+		"announce = true\nannounce_interface = \"eth0.7\"",
 		"panic = \"open\"\nadmission = { rate_per_client = 2.5, client_prefix_ipv4 = 24 }\nejection = { base_time = \"10m\" }",
 		"health = { type = \"http\", expect_status = \"300-399, 200,204,299-310\", method = \"POST\", path = \"/x?y\", expect_body = \"ok \\u00e9\" }",
+		"shadow = { address = \"[2001:db8::9]:1\", percent = 7, direction = \"both\", compare = true, linger = \"1m\" }",
 		"health = { type = \"udp\", send = \"0x00ff\", expect = \"0x3078\" }",
 		"health = { type = \"dns\", query = \"_A.Example\", check_source = \"spoof\" }",
 		"health = { type = \"tls\", server_name = \"A.example.\", verify = true, min_days = 9, address = \"198.18.0.9\", port = 8 }",
@@ -130,6 +132,7 @@ func TestRules(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		strings.Replace(minimal, "listen", "queue_size = 1\nlisten", 1):                   "f:4: service \"web\" queue_size: no flow waits",
+		strings.Replace(minimal, "listen", "announce_interface = \"eth0\"\nlisten", 1):    "f:4: service \"web\" announce_interface: nothing is announced",
 		strings.Replace(minimal, "listen", "queue_timeout = \"1s\"\nlisten", 1):           "f:4: service \"web\" queue_timeout: no flow waits",
 		minimal + "[service.health]\ntype = \"tcp\"\ninterval = \"1s\"\ntimeout = \"2s\"": "f:9: service \"web\" health.timeout: 2s is longer than interval, 1s",
 		minimal + "[service.admission]\nallow = [\"::/0\"]\nmax_clients = 3":              "f:8: service \"web\" admission.max_clients: there is no limit by client",
@@ -146,6 +149,23 @@ func TestRules(t *testing.T) {
 	for text, want := range map[string]bool{"": true, "listen = \"\"": false, "listen = \"[::1]:1\"": true, "listen = \"0.0.0.0:1\"": false, "write = false": false} {
 		if got := mustParse(t, "admin = { "+text+" }"+minimal).Admin.Write; got != want {
 			t.Errorf("%q: write %t", text, got)
+		}
+	}
+}
+
+func TestShadowRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		``:                                 "the shadow has no address",
+		`address = "0.0.0.0:1"`:            "is a wildcard",
+		`address = "shadow.example:1"`:     "shadow.example",
+		`address = "198.18.2.9:1-9"`:       "is a port range",
+		`address = "203.0.113.10:443"`:     "connections would loop",
+		`address = "[::1]:1", percent = 0`: "percent",
+		`address = "[::1]:1", direction = "out", compare = true`: "has no answers to compare",
+	} {
+		_, err := Parse("f", []byte(strings.Replace(minimal, "listen", "shadow = {"+text+"}\nlisten", 1)))
+		if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.Contains(err.Error(), want) {
+			t.Errorf("shadow = {%s}: %v, want %q", text, err, want)
 		}
 	}
 }

@@ -25,14 +25,19 @@ const (
 	kindAdmission = "admission"
 	kindHealth    = "health"
 	kindEjection  = "ejection"
+	kindShadow    = "shadow"
 	kindRoute     = "route"
 	kindBackend   = "backend"
+	kindMirror    = "mirror"
+	kindTap       = "tap"
+	kindCapture   = "capture"
+	kindRecorder  = "recorder"
 )
 
 // schema gives the keys of every table, those of a service for both protocols
 // (see ownKeys and udpDefaults). It is never written to.
 var schema = map[string][]field{
-	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"resolver", nil}, {"service", nil}},
+	kindRoot: {{"daemon", nil}, {"log", nil}, {"admin", nil}, {"resolver", nil}, {"tap", nil}, {"service", nil}, {"mirror", nil}},
 	kindDaemon: {
 		{"workers", 0},
 		{"max_connections", 0},
@@ -63,6 +68,8 @@ var schema = map[string][]field{
 		{"mode", "vip"},
 		{"listen", []string{"203.0.113.10:443", "[2001:db8::10]:443"}},
 		{"source", "client"},
+		{"announce", false},
+		{"announce_interface", ""},
 		{"connect_timeout", 3 * time.Second},
 		{"idle_timeout", 10 * time.Minute},
 		{"unreplied_timeout", 30 * time.Second},
@@ -94,6 +101,7 @@ var schema = map[string][]field{
 		{"admission", nil},
 		{"health", nil},
 		{"ejection", nil},
+		{"shadow", nil},
 		{"route", nil},
 		{"backend", nil},
 	},
@@ -144,6 +152,13 @@ var schema = map[string][]field{
 		{"max_time", 5 * time.Minute},
 		{"max_ejected_percent", 50},
 	},
+	kindShadow: {
+		{"address", "198.18.2.9:8443"},
+		{"percent", 100},
+		{"direction", "in"},
+		{"compare", false},
+		{"linger", 5 * time.Second},
+	},
 	kindRoute: {
 		{"name", "api"},
 		{"sni", []string{"api.example", "*.api.example"}},
@@ -159,6 +174,68 @@ var schema = map[string][]field{
 		{"max_connections", 0},
 		{"max_flows", 0},
 	},
+	kindMirror: {
+		{"name", "span"},
+		{"interfaces", []string{"eth0"}},
+		{"to_interface", "eth2"},
+		{"collector", "198.18.2.9"},
+		{"encapsulation", "vxlan"},
+		{"vni", 0},
+		{"key", 0},
+		{"session", 0},
+		{"filter", ""},
+		{"services", []string{"web"}},
+		{"snap_length", 0},
+		{"rate", ""},
+		{"engine", "user"},
+	},
+	kindTap: {
+		{"enabled", true},
+		{"interfaces", []string{"auto"}},
+		{"block_size", size(1 << 20)},
+		{"blocks", 64},
+		{"retire", 10 * time.Millisecond},
+		{"timestamp", "software"},
+		{"fanout", "none"},
+		{"fanout_rings", 0},
+		{"settle", 20 * time.Millisecond},
+		{"capture", nil},
+		{"recorder", nil},
+	},
+	kindCapture: {
+		{"name", "web"},
+		{"directory", "/var/lib/tproxyd/captures"},
+		{"services", []string{"web"}},
+		{"backends", []string{"198.18.2.2:8443"}},
+		{"clients", []string{"203.0.113.0/24", "2001:db8::/32"}},
+		{"protocol", ""},
+		{"filter", ""},
+		{"direction", "both"},
+		{"sample", 100},
+		{"profile", "headers"},
+		{"snap_length", 0},
+		{"max_size", size(64 << 20)},
+		{"max_duration", time.Duration(0)},
+		{"max_packets", 0},
+		{"keep_files", 16},
+		{"keep_size", size(0)},
+		{"compress", false},
+		{"gso", "host"},
+		{"autostart", true},
+	},
+	kindRecorder: {
+		{"memory", size(64 << 20)},
+		{"directory", "/var/lib/tproxyd/dumps"},
+		{"before", 10 * time.Second},
+		{"after", 2 * time.Second},
+		{"triggers", []string{"upstream-reset", "connect-timeout", "health-change", "ejection", "signal"}},
+		{"rtt_threshold", time.Duration(0)},
+		{"retransmit_threshold", 0},
+		{"rate", 6},
+		{"keep_files", 32},
+		{"profile", "headers"},
+		{"snap_length", 0},
+	},
 }
 
 // headers is how the tables are written in a file.
@@ -171,8 +248,13 @@ var headers = map[string]string{
 	kindAdmission: "[service.admission]",
 	kindHealth:    "[service.health]",
 	kindEjection:  "[service.ejection]",
+	kindShadow:    "[service.shadow]",
 	kindRoute:     "[[service.route]]",
 	kindBackend:   "[[service.backend]]",
+	kindMirror:    "[[mirror]]",
+	kindTap:       "[tap]",
+	kindCapture:   "[[tap.capture]]",
+	kindRecorder:  "[tap.recorder]",
 }
 
 // header is how the table is written in a file.
@@ -208,6 +290,8 @@ func (f field) example() string {
 		return fmt.Sprintf("%s = %q", f.name, v)
 	case []string:
 		return fmt.Sprintf("%s = [%s]", f.name, quoteAll(v))
+	case size:
+		return fmt.Sprintf("%s = %q", f.name, formatSize(int64(v)))
 	case time.Duration:
 		return fmt.Sprintf("%s = %q", f.name, formatDuration(v))
 	default:
@@ -218,6 +302,11 @@ func (f field) example() string {
 // suggest gives the remedy for a key that the table does not have.
 func (t table) suggest(name string) string {
 	kind := t.kind
+	for _, f := range schema[kind] { // [[service.backends]] is no key of another table
+		if f.value == nil && name == f.name+"s" {
+			return fmt.Sprintf("write %s, or remove it", t.headerOf(f.name))
+		}
+	}
 	var homes []string
 	for _, other := range slices.Sorted(maps.Keys(headers)) {
 		if _, ok := lookup(other, name); ok && t.protocol.serves(name) {

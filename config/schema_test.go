@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,11 +57,13 @@ func servicesOf(t *testing.T, text string) []map[string]any {
 // noDefault are the keys that have none.
 var noDefault = map[string]bool{
 	"service name": true, "service listen": true, "service backend": true, "service route": true,
-	"service admission": true, "service health": true, "service ejection": true,
+	"service admission": true, "service health": true, "service ejection": true, "service shadow": true, "shadow address": true,
 	"backend name": true, "backend address": true, "backend srv": true,
 	"route name": true, "route sni": true, "route alpn": true, "route backend": true,
 	"health spoof_address": true, "service proxy_protocol_from": true,
-	" daemon": true, " log": true, " admin": true, " resolver": true, " service": true,
+	" daemon": true, " log": true, " admin": true, " resolver": true, " tap": true, " service": true, " mirror": true,
+	"mirror name": true, "mirror interfaces": true, "mirror to_interface": true, "mirror collector": true, "mirror services": true,
+	"tap capture": true, "tap recorder": true, "capture name": true, "capture directory": true, "recorder directory": true,
 }
 
 // TestExampleHasEveryKey holds that the example has each key with its default,
@@ -99,14 +102,21 @@ func TestExampleHasEveryKey(t *testing.T) {
 }
 
 // full has every key with its default in some service.
-const full = minimal + `
+const full = minimal + fullTap + `
+[[service]]
+name = "tables"
+listen = ["203.0.113.12:443"]
+backend = [{ address = "198.18.2.2:8443" }]
 [service.admission]
 [service.health]
 type = "tcp"
 [service.ejection]
+[service.shadow]
+address = "198.18.2.9:8443"
 [[service]]
 name = "keys"
 listen = ["203.0.113.11:443"]
+announce = true
 balance = "maglev"
 proxy_protocol = "accept-from"
 proxy_protocol_from = ["198.18.0.0/24"]
@@ -137,6 +147,33 @@ listen = ["203.0.113.54:53"]
 backend = [{ address = "198.18.2.53:53" }]
 [service.health]
 type = "udp"
+[[mirror]]
+name = "span"
+interfaces = ["eth0"]
+to_interface = "eth2"
+[[mirror]]
+name = "far"
+interfaces = ["eth0"]
+collector = "198.18.2.9"
+[[mirror]]
+name = "far-gre"
+interfaces = ["eth0"]
+collector = "198.18.2.9"
+encapsulation = "gre"
+[[mirror]]
+name = "far-erspan"
+interfaces = ["eth0"]
+collector = "198.18.2.9"
+encapsulation = "erspan"
+`
+
+const fullTap = `
+[tap]
+[[tap.capture]]
+name = "web"
+directory = "/var/lib/tproxyd/captures"
+[tap.recorder]
+directory = "/var/lib/tproxyd/dumps"
 `
 
 // TestExampleExplainsEveryKey holds the line of explanation.
@@ -185,6 +222,14 @@ func TestEveryKeyIsTyped(t *testing.T) {
 					if k.name == f.name {
 						service += fmt.Sprintf("type = %q\n", string(k.of[0]))
 					}
+				}
+			}
+			if kind == kindMirror && slices.Contains([]string{"encapsulation", "vni", "key", "session"}, f.name) {
+				service += "collector = \"198.18.2.9\"\n"
+			}
+			for _, id := range identifiers {
+				if kind == kindMirror && f.name == id.key {
+					service += fmt.Sprintf("encapsulation = %q\n", string(id.kind))
 				}
 			}
 			if f.name == "spoof_address" {
@@ -270,8 +315,14 @@ func exampleFile(kind string, f field, protocol Protocol, need string) string {
 		service = append(service, `source = "client-ip"`) // of two families, with backends of one
 	}
 	var text string
-	if kind == kindDaemon || kind == kindLog || kind == kindAdmin || kind == kindResolver {
+	directory := `directory = "/var/lib/tproxyd"`
+	switch kind {
+	case kindDaemon, kindLog, kindAdmin, kindResolver, kindTap:
 		text = lines(kind, "")
+	case kindCapture:
+		text = lines(kind, "", `name = "web"`, directory)
+	case kindRecorder:
+		text = lines(kind, "", directory)
 	}
 	text += lines(kindService, lines(kindBackend, "", backend...), service...)
 	switch {
@@ -283,8 +334,25 @@ func exampleFile(kind string, f field, protocol Protocol, need string) string {
 			}
 		}
 		text += lines(kindHealth, "", typ)
-	case kind == kindAdmission || kind == kindEjection:
+	case kind == kindShadow && f.name != "address":
+		text += lines(kind, "", `address = "198.18.2.9:8443"`)
+	case kind == kindShadow || kind == kindAdmission || kind == kindEjection:
 		text += lines(kind, "")
+	case kind == kindMirror:
+		mirror := []string{`name = "a"`, `interfaces = ["eth0"]`}
+		switch f.name {
+		case "to_interface", "collector":
+		case "encapsulation", "vni", "key", "session":
+			mirror = append(mirror, `collector = "198.18.2.9"`)
+			for _, id := range identifiers {
+				if f.name == id.key {
+					mirror = append(mirror, fmt.Sprintf("encapsulation = %q", string(id.kind)))
+				}
+			}
+		default:
+			mirror = append(mirror, `to_interface = "eth1"`)
+		}
+		text += lines(kindMirror, "", mirror...)
 	case kind == kindRoute || strings.HasPrefix(f.name, "client_hello"):
 		text += lines(kindRoute, "[[service.route.backend]]\naddress = \"198.18.2.3:8443\"\n", `name = "a"`, `sni = ["a.example"]`)
 	}

@@ -119,8 +119,10 @@ func (r *reader) service(t table, name string) Service {
 			r.checkFamilies(t, s, p)
 		}
 	}
+	t.readAnnounce(&s)
 	t.readProxyProtocol(&s)
 	t.readAdmission(&s)
+	t.readShadow(&s)
 	if s.Mode == ModeIntercept && noPool {
 		t.refusePool()
 	} else {

@@ -27,7 +27,7 @@ type table struct {
 func (t table) at(key string) place {
 	name := key
 	switch {
-	case t.kind == kindService || t.kind == kindRoute:
+	case t.kind == kindService || t.kind == kindRoute || t.kind == kindCapture:
 		name = t.name + " " + key
 	case t.kind != kindRoot:
 		name = t.name + "." + key
