@@ -107,7 +107,8 @@ func (a *api) getFlows(r *http.Request) (any, error) {
 
 func unknownPath(*http.Request) (any, error) {
 	return nil, &refusal{http.StatusNotFound, "no such path; there are /api/v1/status, /api/v1/services, /api/v1/services/{service}, " +
-		"/api/v1/services/{service}/backends/{backend}, /api/v1/backends, /api/v1/flows and /api/v1/flows/{id}"}
+		"/api/v1/services/{service}/backends/{backend}, /api/v1/backends, /api/v1/flows, /api/v1/flows/{id}, " +
+		"/api/v1/tap, /api/v1/tap/captures/{name}, /api/v1/tap/live and /api/v1/tap/dump"}
 }
 
 // findService returns the service of that name, or an error that names others.

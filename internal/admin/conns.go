@@ -82,6 +82,14 @@ func (c *conns) answered(next http.Handler) http.Handler {
 	})
 }
 
+// progress gives the connection of r, a piece of whose answer was taken, the long
+// grace anew.
+func (c *conns) progress(r *http.Request) {
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+		c.renew(conn, answerGrace)
+	}
+}
+
 // admit adds conn, at the cost of another one if there is no room, or returns
 // how long it has to wait.
 func (c *conns) admit(conn net.Conn) (wait time.Duration) {

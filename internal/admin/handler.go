@@ -15,8 +15,9 @@ import (
 // csp lets the page style itself and nothing else.
 const csp = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// newHandler returns the handler of a server; write is asked at each change.
-func newHandler(cfg Config, write func() bool) http.Handler {
+// newHandler returns the handler of a server; write is asked at each change, and
+// progress told of each piece of an answer that is long.
+func newHandler(cfg Config, write func() bool, progress func(*http.Request)) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", methods{get: promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:          scrapeLog{cfg.Log},
@@ -26,7 +27,9 @@ func newHandler(cfg Config, write func() bool) http.Handler {
 	mux.Handle("/healthz", methods{get: check(cfg.Live)})
 	mux.Handle("/readyz", methods{get: check(cfg.Ready)})
 	mux.Handle("/{$}", methods{get: page(cfg.Status)})
-	(&api{status: cfg.Status, control: cfg.Control, write: write, log: cfg.Log}).routes(mux)
+	a := &api{status: cfg.Status, control: cfg.Control, write: write, log: cfg.Log}
+	a.routes(mux)
+	(&tapAPI{api: a, tap: cfg.Tap, progress: progress}).routes(mux)
 	return guard(mux)
 }
 

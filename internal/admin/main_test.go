@@ -41,6 +41,7 @@ func status() admin.Status {
 				Listen: []string{"203.0.113.10:443", "[2001:db8::10]:443"},
 				Active: 1200, Total: 98765000, Rejected: 7,
 				BytesIn: 1023, BytesOut: 5 << 40, QueueLength: 3, Routes: []string{"api"},
+				Shadow: &admin.Shadow{Address: "198.18.2.9:8443", Percent: 10, Active: 3, Total: 1000, Failed: 12, Mismatches: 7, BytesSent: 1 << 20},
 				Backends: []admin.Backend{
 					{
 						Name: "web-1", Address: "198.18.2.2:8443", Active: 600, Total: 49000000,

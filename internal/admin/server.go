@@ -38,6 +38,8 @@ type Config struct {
 	Status func() Status
 	// Control lists and changes it; without one that part of the API is missing.
 	Control Control
+	// Tap hands out packets; without one there are none.
+	Tap Tap
 	// Write lets clients change things. Who can connect to a unix socket, which
 	// its permissions decide, always may.
 	Write bool
@@ -91,7 +93,7 @@ func New(cfg Config) (*Server, error) {
 		listener: cfg.Listener,
 		write:    &write,
 		http: &http.Server{
-			Handler:           conns.answered(newHandler(cfg, write.Load)),
+			Handler:           conns.answered(newHandler(cfg, write.Load, conns.progress)),
 			ReadHeaderTimeout: cfg.RequestTimeout,
 			ReadTimeout:       cfg.RequestTimeout,
 			WriteTimeout:      cfg.RequestTimeout,

@@ -65,6 +65,19 @@ type Service struct {
 	QueueLength int            `json:"queue_length"`
 	Routes      array[string]  `json:"routes"` // their names, in the order of the file
 	Backends    array[Backend] `json:"backends"`
+	Shadow      *Shadow        `json:"shadow,omitempty"` // nil: flows are not copied
+}
+
+// Shadow is the server that gets copies of a service's flows.
+type Shadow struct {
+	Address string `json:"address"`
+	Percent int    `json:"percent"` // of the flows
+	Active  int    `json:"active"`
+	Total   uint64 `json:"total"`  // copies that ended
+	Failed  uint64 `json:"failed"` // and of these, that were given up
+	// Mismatches are copies that were answered otherwise than their flow.
+	Mismatches uint64 `json:"mismatches"`
+	BytesSent  uint64 `json:"bytes_sent"`
 }
 
 // Backend is one backend of a service; it counts what its service does.
