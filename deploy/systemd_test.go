@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/lab"
 	"github.com/tproxyd/tproxyd/internal/netnstest"
 )
 
@@ -33,6 +34,9 @@ source = "client-ip"
   address = "198.18.2.2:8443"
 `
 
+// announcedService needs packet sockets.
+var announcedService = strings.Replace(oneMoreService, "source", "announce = true\nannounce_interface = \""+lab.ClientLink+"\"\nsource", 1)
+
 func configWith(daemonSettings, services string) string {
 	return fmt.Sprintf(daemonConfig, daemonSettings, services)
 }
@@ -51,6 +55,7 @@ func TestSystemd(t *testing.T) {
 		{"reload bad file", testBoxReloadBad},
 		{"kill", testBoxKill},
 		{"watchdog", testBoxWatchdog},
+		{"announce", testBoxAnnounce},
 		{"drain", testBoxDrain},
 		{"socket", testBoxSocket},
 		{"no capability", testBoxNoCapability},
@@ -213,6 +218,18 @@ func testBoxReload(t *testing.T, b *box) {
 	if now := b.pid(t); now != pid {
 		t.Errorf("reload replaced process %d by %d", pid, now)
 	}
+}
+
+// testBoxAnnounce has the daemon use all that announcements need.
+func testBoxAnnounce(t *testing.T, b *box) {
+	b.write(t, configPath, configWith("", announcedService), 0o644)
+	b.start(t)
+	netnstest.Eventually(t, patience, func() bool {
+		if metric(t, b.l, `tproxyd_announcement_failures_total{service="extra"}`) > 0 {
+			t.Fatalf("announcing fails:\n%s", b.journal(t))
+		}
+		return metric(t, b.l, `tproxyd_announcements_total{service="extra"}`) > 0
+	}, "the address is announced")
 }
 
 // testBoxReloadBad breaks the file: the reload fails, and the daemon goes on

@@ -20,7 +20,7 @@ func cmdCheck(_ context.Context, e env, args []string) error {
 	if err := parse(e, fs, args); err != nil {
 		return err
 	}
-	c, err := config.Load(*path)
+	c, err := loadConfig(*path)
 	if invalid := (config.Errors{}); *asJSON && errors.As(err, &invalid) {
 		if err := printJSON(e.stdout, map[string]config.Errors{"errors": invalid}); err != nil {
 			return err
@@ -39,6 +39,37 @@ func cmdCheck(_ context.Context, e env, args []string) error {
 		return printJSON(e.stdout, c)
 	}
 	return c.WriteTOML(e.stdout)
+}
+
+// loadConfig reads a configuration, and checks the filters in it, which package
+// config cannot.
+func loadConfig(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	var wrong config.Errors
+	check := func(key string, err error) {
+		if err != nil {
+			wrong = append(wrong, config.Error{
+				File: path, Key: key, Msg: err.Error(), Err: err,
+				Remedy: `write it as for tcpdump, such as "tcp port 443", with addresses and ports as numbers`,
+			})
+		}
+	}
+	if c.Tap != nil {
+		for _, capture := range c.Tap.Captures {
+			check(fmt.Sprintf("capture %q filter", capture.Name), checkFilter(capture.Filter))
+		}
+	}
+	for _, m := range c.Mirrors {
+		_, err := programOf(m, m.Filter)
+		check(fmt.Sprintf("mirror %q filter", m.Name), err)
+	}
+	if wrong != nil {
+		return nil, wrong
+	}
+	return c, nil
 }
 
 func printJSON(w io.Writer, v any) error {

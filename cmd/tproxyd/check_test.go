@@ -51,6 +51,8 @@ const goodRules = good + `
 [service.health]
 type = "tcp"
 [service.ejection]
+[service.shadow]
+address = "198.18.2.9:8443"
 [[service]]
 name = "keys"
 listen = ["203.0.113.11:443"]

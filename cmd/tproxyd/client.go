@@ -157,24 +157,8 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		Proxy:             nil, // none of the environment: the daemon is near
-		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-	}
 	defer conn.Close()
-	host := "localhost"
-	if conn.RemoteAddr().Network() == "tcp" {
-		host = conn.RemoteAddr().String()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := request(ctx, conn, method, path, body)
 	if err != nil {
 		return nil, c.answerError(ctx, err)
 	}
@@ -187,6 +171,66 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, refusedBy(resp, answer)
 	}
 	return answer, nil
+}
+
+// stream copies an answer that may go on for ever to w; only connecting has a
+// time-out. What fails in w is returned as it is.
+func (c *client) stream(ctx context.Context, path string, query url.Values, w io.Writer) error {
+	dialing, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	conn, err := c.connect(dialing)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	resp, err := request(ctx, conn, http.MethodGet, path+"?"+query.Encode(), nil)
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %v", err) //nolint:errorlint // see whyNot
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // what there is of it says why
+		return refusedBy(resp, answer)
+	}
+	out := &lastError{Writer: w}
+	if _, err := io.Copy(out, resp.Body); out.err == nil && err != nil {
+		return fmt.Errorf("the daemon ended the stream in the middle: %v", err) //nolint:errorlint // see whyNot
+	}
+	return out.err
+}
+
+// lastError remembers whether it was the writer that failed.
+type lastError struct {
+	io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (l *lastError) Write(b []byte) (int, error) {
+	n, err := l.Writer.Write(b)
+	l.err = err
+	return n, err
+}
+
+// request makes one request over conn.
+func request(ctx context.Context, conn net.Conn, method, path string, body []byte) (*http.Response, error) {
+	transport := &http.Transport{
+		Proxy:             nil, // none of the environment: the daemon is near
+		DisableKeepAlives: true,
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}
+	host := "localhost"
+	if conn.RemoteAddr().Network() == "tcp" {
+		host = conn.RemoteAddr().String()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return transport.RoundTrip(req)
 }
 
 // connect tries one place after the other.

@@ -17,6 +17,8 @@ type confinement struct {
 	Descriptors uint64
 	// NoIPv6 makes the kernel one that has no IPv6, as ipv6.disable=1 does.
 	NoIPv6 bool
+	// NoPacket refuses packet sockets, as RestrictAddressFamilies= of a unit does.
+	NoPacket bool
 }
 
 // enter executes this program once more, in the confinement.
@@ -42,8 +44,11 @@ func (c confinement) enter() error {
 			return os.NewSyscallError("setrlimit(RLIMIT_NOFILE)", err)
 		}
 	}
-	if c.NoIPv6 {
-		if err := refuseIPv6(); err != nil {
+	for family, refused := range map[uint32]bool{unix.AF_INET6: c.NoIPv6, unix.AF_PACKET: c.NoPacket} {
+		if !refused {
+			continue
+		}
+		if err := refuseFamily(family); err != nil {
 			return err
 		}
 	}

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refuseIPv6 makes socket(AF_INET6) fail as it does in a kernel without IPv6:
+// refuseFamily makes socket(family) fail as it does in a kernel without it:
 // seccomp(2), filters of struct seccomp_data.
-func refuseIPv6() error {
+func refuseFamily(family uint32) error {
 	const nr, arg0 = 0, 16 // offsets in little-endian seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: nr},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SOCKET, Jf: 3},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: arg0},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_INET6, Jf: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: family, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}

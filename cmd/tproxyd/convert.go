@@ -47,6 +47,7 @@ func toService(s config.Service, found answers) (proxy.Service, error) {
 		CutOnDown: s.OnBackendDown == config.BackendDownCut,
 		Admission: toAdmission(s.Admission),
 		Health:    toPolicy(s),
+		Shadow:    toShadow(s.Shadow),
 	}
 	if err := convertEnums(s, &svc); err != nil {
 		return svc, err
@@ -89,7 +90,20 @@ func convertEnums(s config.Service, svc *proxy.Service) (err error) {
 	svc.SendProxy = known(&err, "send_proxy", s.SendProxy, map[config.SendProxy]int{
 		"": 0, config.SendProxyOff: 0, config.SendProxyV1: 1, config.SendProxyV2: 2,
 	})
+	if s.Shadow != nil {
+		svc.Shadow.Direction = known(&err, "direction", s.Shadow.Direction, map[config.ShadowDirection]proxy.ShadowDirection{
+			config.ShadowIn: proxy.ShadowIn, config.ShadowOut: proxy.ShadowOut, config.ShadowBoth: proxy.ShadowBoth,
+		})
+	}
 	return err
+}
+
+// toShadow is the shadow of a service, but for its direction.
+func toShadow(s *config.Shadow) *proxy.Shadow {
+	if s == nil {
+		return nil
+	}
+	return &proxy.Shadow{Address: s.Address, Percent: s.Percent, Compare: s.Compare, Linger: s.Linger}
 }
 
 // known looks a word up that the configuration has checked. If the two do not

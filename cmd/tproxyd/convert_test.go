@@ -206,6 +206,12 @@ failures = 44
 base_time = "45s"
 max_time = "46s"
 max_ejected_percent = 47
+[service.shadow]
+address = "198.18.2.9:8443"
+percent = 51
+direction = "both"
+compare = true
+linger = "52s"
 [[service.route]]
 name = "api"
 sni = ["api.example.org"]
@@ -252,6 +258,8 @@ send_proxy = "v2"
 deny = ["198.18.36.0/24"]
 [service.ejection]
 failures = 50
+[service.shadow]
+address = "[2001:db8::9]:53"
 [[service.backend]]
 address = "198.18.2.53:53"
 `

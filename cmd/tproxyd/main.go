@@ -50,6 +50,8 @@ func commands() []command {
 		{"status", "show the state of the running daemon; --check for keepalived and the like", cmdStatus},
 		{"flows", "list the flows of the running daemon, or cut one", cmdFlows},
 		{"backend", "list the backends of the running daemon, or change one", backendCommands().run},
+		{"tap", "capture what goes through the running daemon, live, to files or from memory", tapCommands().run},
+		{"extcap", "be a capture program of Wireshark", cmdExtcap},
 		{"demo", "show the proxy at work in a lab of its own, without root", cmdDemo},
 		{"replay", "send a capture file again, by an interface", cmdReplay},
 		{"zcprobe", "find out which ways of sending copy, on this kernel and interface", cmdZCProbe},
@@ -59,7 +61,11 @@ func commands() []command {
 
 func main() {
 	e := env{stdout: os.Stdout, stderr: os.Stderr}
-	os.Exit(execute(context.Background(), e, os.Args[1:]))
+	args := os.Args[1:]
+	if isExtcap(os.Args[0]) {
+		args = append([]string{"extcap"}, args...)
+	}
+	os.Exit(execute(context.Background(), e, args))
 }
 
 // execute runs one command line and returns the exit code.

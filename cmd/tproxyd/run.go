@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/tproxyd/tproxyd/config"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +18,7 @@ const stateDraining = "draining"
 // cmdRun is the daemon.
 func cmdRun(ctx context.Context, e env, args []string) error {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
-	path := fs.String("config", defaultConfig, "configuration `file`; SIGHUP reads it again")
+	path := fs.String("config", defaultConfig, "configuration `file`; SIGHUP reads it again, SIGUSR1 has the recorder of [tap] write")
 	if err := parse(e, fs, args); err != nil {
 		return err
 	}
@@ -27,9 +26,9 @@ func cmdRun(ctx context.Context, e env, args []string) error {
 	signal.Ignore(unix.SIGPIPE)
 	// Never stopped: a third signal must not kill what is about to end well.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
 
-	c, err := config.Load(*path)
+	c, err := loadConfig(*path)
 	if err != nil {
 		return err
 	}
@@ -43,6 +42,7 @@ func cmdRun(ctx context.Context, e env, args []string) error {
 	debug.FreeOSMemory()
 	d.setState("")
 	d.banner()
+	d.announced.begin()
 	tellSystemd(daemon.SdNotifyReady, d.statusLine())
 
 	stop := make(chan struct{})
@@ -57,7 +57,12 @@ func (d *server) serve(ctx context.Context, signals <-chan os.Signal) error {
 	for {
 		select {
 		case s := <-signals:
-			if s != unix.SIGHUP {
+			switch s {
+			case unix.SIGHUP:
+			case unix.SIGUSR1:
+				d.tap.signalled()
+				continue
+			default:
 				d.drain(signals, s)
 				return nil
 			}
@@ -66,6 +71,8 @@ func (d *server) serve(ctx context.Context, signals <-chan os.Signal) error {
 			tellSystemd(daemon.SdNotifyReady, d.statusLine())
 		case <-d.names.changed:
 			d.rename()
+		case <-d.announced.changed:
+			d.announced.update()
 		case err := <-d.proxy.Failed():
 			return workerFailed(err)
 		case err := <-d.admin.failed:
@@ -79,6 +86,7 @@ func (d *server) serve(ctx context.Context, signals <-chan os.Signal) error {
 // drain lets flows end by themselves; a second signal ends it at once.
 func (d *server) drain(signals <-chan os.Signal, first os.Signal) {
 	d.setState(stateDraining)
+	d.announced.close() // while the addresses still serve
 	tellSystemd(daemon.SdNotifyStopping, "STATUS=draining")
 	d.log.Info("draining: listeners are closed, flows may end by themselves",
 		zap.Stringer("signal", first), zap.Int64("connections", d.proxy.Connections()), zap.Int64("flows", d.proxy.Flows()),
@@ -95,6 +103,10 @@ func (d *server) drain(signals <-chan os.Signal, first os.Signal) {
 		case s := <-signals:
 			if s == unix.SIGHUP {
 				d.log.Warn("not reloading while draining")
+				continue
+			}
+			if s == unix.SIGUSR1 {
+				d.tap.signalled()
 				continue
 			}
 			d.log.Warn("second signal: cutting what is left", zap.Stringer("signal", s), zap.Int64("connections", d.proxy.Connections()), zap.Int64("flows", d.proxy.Flows()))

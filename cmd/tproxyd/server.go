@@ -17,6 +17,7 @@ import (
 	"github.com/tproxyd/tproxyd/internal/logsink"
 	"github.com/tproxyd/tproxyd/internal/sys"
 	"github.com/tproxyd/tproxyd/proxy"
+	"github.com/tproxyd/tproxyd/zcsend/mirror"
 	"go.uber.org/zap"
 )
 
@@ -26,7 +27,7 @@ type server struct {
 	started  time.Time
 	log      *zap.Logger
 	logs     *logsink.Sink
-	access   *accessLog
+	access   *tapRecords
 	proxy    *proxy.Proxy
 	registry *prometheus.Registry
 	metrics  *daemonMetrics
@@ -34,7 +35,10 @@ type server struct {
 	config     *config.Config // that runs; of the control goroutine
 	running    proxy.Config   // what config comes to; likewise
 	control    admin.Control  // what the admin servers list and change
+	tap        *tapper
 	names      *resolver
+	announced  *announcements
+	mirrors    *mirrors
 	checks     *healthcheck.Checks
 	stopChecks func()
 	admin      *adminServers
@@ -51,7 +55,15 @@ type reloadResult struct {
 const (
 	maxAdminConns    = 128 // fewer where descriptors are few: flows need them
 	otherDescriptors = 4   // for reloads, /proc and an admin connection that waits
+	tapDescriptors   = 64  // for rings, and files that are written
 )
+
+func tapDescriptorsOf(c *config.Tap) int {
+	if c == nil || !c.Enabled {
+		return 0
+	}
+	return tapDescriptors
+}
 
 // newServer starts everything c asks for, or nothing.
 func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server, error) {
@@ -68,10 +80,11 @@ func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server
 	if err != nil {
 		return nil, err
 	}
-	d.access, err = newAccessLog(stdout, func(err error) { d.log.Warn("access log", zap.Error(err)) })
+	access, err := newAccessLog(stdout, func(err error) { d.log.Warn("access log", zap.Error(err)) })
 	if err != nil {
 		return nil, err
 	}
+	d.access = &tapRecords{accessLog: access}
 	d.access.set(c.Log.Access)
 	workers := c.Daemon.Workers
 	if workers == 0 {
@@ -82,23 +95,28 @@ func newServer(path string, c *config.Config, stdout, stderr io.Writer) (*server
 	runtime.GOMAXPROCS(workers + 1)
 	nofile, err := sys.RaiseDescriptorLimit()
 	adminConns := int(min(maxAdminConns, max(2, nofile/100)))
+	d.announced = newAnnouncements(d.log.Named("announce"))
 	if err == nil {
 		d.proxy, err = proxy.New(proxy.Options{
-			Workers: workers, Log: d.log.Named("proxy"), Records: d.access, Spare: adminConns + otherDescriptors,
+			Workers: workers, Log: d.log.Named("proxy"), Records: d.access, Serving: d.announced.note,
+			Spare: adminConns + otherDescriptors + mirrorDescriptors(c) + tapDescriptorsOf(c.Tap),
 		})
 	}
 	if err != nil {
 		d.closeLogs()
 		return nil, err
 	}
+	d.announced.serving = d.proxy.Serving
 	d.registry = admin.NewRegistry(version)
 	d.metrics = newDaemonMetrics(d)
-	d.registry.MustRegister(proxy.NewCollector(d.proxy), d.metrics)
+	d.tap = newTapper(d.proxy, d.access, d.log.Named("tap"))
+	d.registry.MustRegister(proxy.NewCollector(d.proxy), d.metrics, d.tap.manager)
 	d.control = control{d}
 	d.admin = newAdminServers(d.adminConfig(), adminConns)
 	d.names = newResolver(d.log)
+	d.mirrors = &mirrors{log: d.log.Named("mirror")}
 	d.startChecks()
-	d.registry.MustRegister(healthcheck.NewCollector(d.checks), d.names)
+	d.registry.MustRegister(healthcheck.NewCollector(d.checks), d.names, d.announced, mirror.NewCollector(d.mirrors.counted))
 	if err := d.change(c); err != nil {
 		d.close()
 		return nil, err
@@ -136,11 +154,27 @@ func (d *server) apply(c *config.Config) error {
 	if err != nil {
 		return withOwners(err, nil, nil)
 	}
+	mirroring, err := d.mirrors.prepare(c, p)
+	if err != nil {
+		move.discard()
+		return err
+	}
+	undoTap, err := d.tap.apply(c, p)
+	if err != nil {
+		mirroring.discard()
+		move.discard()
+		return err
+	}
 	if err := d.proxy.Apply(p); err != nil {
+		undoTap()
+		mirroring.discard()
 		move.discard()
 		return withOwners(err, p.Services, d.proxy.Services())
 	}
 	move.commit()
+	d.announced.set(c)
+	mirroring.commit()
+	d.tap.commit(c.Tap)
 	d.checks.Set(checks)
 	if err := d.names.set(c, nil); err != nil {
 		d.log.Error("backends by name", zap.Error(err)) // the settings were validated: cannot happen
@@ -165,7 +199,7 @@ func (d *server) warn(c *config.Config) {
 
 // reload reads the file again. What runs stays if anything is wrong with it.
 func (d *server) reload() error {
-	c, err := config.Load(d.path)
+	c, err := loadConfig(d.path)
 	if err == nil && reflect.DeepEqual(c, d.config) {
 		d.log.Info("configuration reloaded, nothing has changed", zap.String("file", d.path))
 		d.noteReload(nil)
@@ -208,7 +242,7 @@ func (d *server) noteReload(err error) {
 // adminConfig is what every admin server has in common.
 func (d *server) adminConfig() admin.Config {
 	return admin.Config{
-		Gatherer: d.registry, Log: d.log.Named("admin"), Status: d.status, Control: d.control,
+		Gatherer: d.registry, Log: d.log.Named("admin"), Status: d.status, Control: d.control, Tap: d.tap,
 		Live: func() error { return d.proxy.Alive(time.Second) },
 		Ready: func() error {
 			if s := d.state.Load(); s != nil {
@@ -229,11 +263,15 @@ func (d *server) setState(reason string) {
 
 // close ends everything; flows that are left are cut.
 func (d *server) close() {
+	d.announced.close()
 	d.names.close()
+	d.mirrors.close()
 	d.stopChecks()
 	if err := d.proxy.Close(); err != nil {
 		d.log.Error("close", zap.Error(err))
 	}
+	d.tap.close()
+	d.access.flush()
 	d.admin.close()
 	d.closeLogs()
 }
@@ -276,6 +314,12 @@ func (d *server) status() admin.Status {
 		}
 		for _, a := range svc.Listen {
 			as.Listen = append(as.Listen, a.String())
+		}
+		if c := svc.Copies; svc.Shadow != nil {
+			as.Shadow = &admin.Shadow{
+				Address: svc.Shadow.Address.String(), Percent: svc.Shadow.Percent,
+				Active: int(c.Active), Total: c.Total, Failed: c.Failed, Mismatches: c.Mismatches, BytesSent: c.Sent,
+			}
 		}
 		for _, r := range svc.Routes {
 			as.Routes = append(as.Routes, r.Name)

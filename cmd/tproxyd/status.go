@@ -138,7 +138,28 @@ func writeStatus(w io.Writer, s admin.Status, services []admin.Service) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	return writeBackends(w, backendsOf(services))
+	if err := writeBackends(w, backendsOf(services)); err != nil {
+		return err
+	}
+	return writeShadows(w, services)
+}
+
+// writeShadows shows the shadows, if there are any.
+func writeShadows(w io.Writer, services []admin.Service) error {
+	t := newTable("SERVICE", "SHADOW", "PERCENT", "ACTIVE", "ENDED", "GIVEN UP", "DIFFERENT", "SENT")
+	found := false
+	for _, svc := range services {
+		if s := svc.Shadow; s != nil {
+			found = true
+			t.row(svc.Name, s.Address, strconv.Itoa(s.Percent), strconv.Itoa(s.Active), strconv.FormatUint(s.Total, 10),
+				strconv.FormatUint(s.Failed, 10), strconv.FormatUint(s.Mismatches, 10), admin.FormatBytes(s.BytesSent))
+		}
+	}
+	if !found {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return t.write(w)
 }
 
 func writeHead(w io.Writer, s admin.Status) {
