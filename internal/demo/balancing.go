@@ -61,7 +61,7 @@ source = "client"
 `, lab.VIP4, failoverPort, named(sparePort, "one", lab.ServerIP4)+named(sparePort, "two", lab.Server2IP4), check,
 		returnVIP, backends(backendPort, lab.ServerIP4), check,
 		proxiedPort, backends(headerPort, lab.ServerIP4), secretPort) +
-		sniRoute("api", "api.example", lab.ServerIP4) + sniRoute("shop", "*.shop.example", lab.Server2IP4)
+		sniRoute("api", "api.example", lab.ServerIP4) + sniRoute("shop", "*.shop.example", lab.Server2IP4) + shadowService()
 }
 
 func named(port, name, addr string) string {
@@ -91,6 +91,7 @@ func (d *demo) balance(ctx context.Context) {
 		{"sni_route", "a TLS client gets to the pool of the name that it asks for; the TLS stays end to end", d.sniRoutes},
 		{"proxy_protocol", "a backend that sees the proxy's address learns the client's from a PROXY header", d.proxied},
 		{"runtime_drain", "a backend is drained by the API: it gets no new flow until it is ready again", d.runtimeDrain},
+		{"shadow_bytes_equal", "a second server gets a copy of what a client sends, byte for byte, and its answers go nowhere", d.shadow},
 	} {
 		d.out.outcome(s.name, s.what, s.show(ctx))
 	}

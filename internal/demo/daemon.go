@@ -80,7 +80,7 @@ source = "client"
 responses = 1
 `, daemonMark, adminAddress, lab.VIP4, lab.VIP6,
 		backends(backendPort, lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6), interceptPort,
-		backends(dnsPort, lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6)) + balancing()
+		backends(dnsPort, lab.ServerIP4, lab.Server2IP4, lab.ServerIP6, lab.Server2IP6)) + balancing() + mirrorTable()
 }
 
 func addedService() string {

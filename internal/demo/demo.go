@@ -123,6 +123,9 @@ func runInside(ctx context.Context, cfg Config, p *printer) (ok bool, err error)
 	d.fidelity(limited)
 	d.reloads(limited)
 	d.balance(limited)
+	d.zcprobe(limited)
+	d.mirror(limited)
+	d.captures(limited)
 	d.accounts(limited)
 	if err := interrupted(ctx, nil); err != nil {
 		return false, err
@@ -167,6 +170,9 @@ func (d *demo) open(ctx context.Context) (err error) {
 	d.out.say("           and is dropped, not let through, while nobody listens there")
 	d.out.say("divert:    what belongs to a transparent socket is delivered to the proxy")
 
+	if err := addMirrorPort(); err != nil {
+		return err
+	}
 	d.out.step("The daemon")
 	if d.daemon, err = startDaemon(ctx, d.lab.Proxy, d.cfg.Exe); err != nil {
 		return err
@@ -183,7 +189,7 @@ func (d *demo) close() error {
 		errs = append(errs, d.daemon.close())
 	}
 	if d.lab != nil {
-		errs = append(errs, rules.Remove(plan()))
+		errs = append(errs, rules.Remove(plan()), removeMirrorPort())
 	}
 	if d.servers != nil {
 		d.servers.close()

@@ -24,7 +24,7 @@ var contract = []string{
 	"udp_intercept_source_preserved_v4", "udp_intercept_source_preserved_v6",
 	"small_copied", "bulk_checksum_down", "bulk_checksum_up", "bulk_spliced",
 	"reset_passed_on", "half_close", "reload", "bad_reload_refused",
-	"health_failover", "return_path_verdict", "sni_route", "proxy_protocol", "runtime_drain", "metrics_exact", "descriptors", "drain", "nothing_left",
+	"health_failover", "return_path_verdict", "sni_route", "proxy_protocol", "runtime_drain", "shadow_bytes_equal", "zcprobe", "mirror_frames_equal", "tap_linked_flow", "tap_recorder_dump", "tap_live", "metrics_exact", "descriptors", "drain", "nothing_left",
 }
 
 const testBulk = 8 << 20
@@ -120,5 +120,25 @@ func TestDaemonDoesNotStart(t *testing.T) {
 	}
 	if len(r.Checks) != 1 || r.Checks[0].OK || r.Checks[0].Name != "lab" {
 		t.Errorf("checks %v, want lab to have failed", r.Checks)
+	}
+}
+
+// TestJudge holds which verdicts of zcprobe are none.
+func TestJudge(t *testing.T) {
+	p := func(results ...string) (p probed) {
+		for i, r := range results {
+			p.Methods = append(p.Methods, probedMethod{Method: probedMethods[i], Result: r})
+		}
+		return p
+	}
+	for want, p := range map[string]probed{
+		"":                       p("by-reference", "copied", "not-supported", "by-reference", "copied"),
+		"sendmmsg(2) copies":     p("copied", "by-reference", "copied", "copied", "copied"),
+		`ring: "unknown" is no`:  p("unknown", "copied", "copied", "copied", "copied"),
+		"verdicts on [gso mmsg ": p("copied", "copied", "copied", "copied"),
+	} {
+		if err := p.judge(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // descriptors counts those of a process by kind. Raw sockets, by which the
-// workers send replies and ICMP errors of UDP flows and receive nothing, stay.
+// workers send replies and ICMP errors of UDP flows and receive nothing, stay, as
+// do the packet sockets of mirrors.
 type descriptors struct {
-	listeners, raw, sockets, pipes int // sockets are all others
+	listeners, raw, packet, sockets, pipes int // sockets are all others
 }
 
 func (dm *daemon) descriptors() (open descriptors, err error) {
@@ -20,6 +21,10 @@ func (dm *daemon) descriptors() (open descriptors, err error) {
 		return open, err
 	}
 	raw, err := rawSockets(proc)
+	if err != nil {
+		return open, err
+	}
+	packets, err := packetSockets(proc)
 	if err != nil {
 		return open, err
 	}
@@ -35,11 +40,14 @@ func (dm *daemon) descriptors() (open descriptors, err error) {
 		id = strings.Trim(id, "[]")
 		_, listens := listening[id]
 		_, isRaw := raw[id]
+		_, isPacket := packets[id]
 		switch {
 		case kind == "socket" && listens:
 			open.listeners++
 		case kind == "socket" && isRaw:
 			open.raw++
+		case kind == "socket" && isPacket:
+			open.packet++
 		case kind == "socket":
 			open.sockets++
 		case kind == "pipe":
@@ -61,6 +69,22 @@ func listeners(proc string) (map[string]string, error) {
 // rawSockets is the same for raw sockets.
 func rawSockets(proc string) (map[string]string, error) {
 	return inState(proc, map[string]string{"net/raw": anybody, "net/raw6": anybody})
+}
+
+// packetSockets are the inodes of packet(7) sockets.
+func packetSockets(proc string) (map[string]struct{}, error) {
+	const inode = 8 // column
+	text, err := os.ReadFile(filepath.Join(proc, "net/packet"))
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]struct{}{}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > inode {
+			found[f[inode]] = struct{}{}
+		}
+	}
+	return found, nil
 }
 
 const (

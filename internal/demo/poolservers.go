@@ -42,9 +42,11 @@ func (s *servers) startPools(host *lab.Host) error {
 		return err
 	}
 	for address, script := range map[string]func(*net.TCPConn) error{
-		net.JoinHostPort(lab.ServerIP4, headerPort): serveHeader,
-		net.JoinHostPort(lab.ServerIP4, tlsPort):    serveTLS(certificate, "backend-1"),
-		net.JoinHostPort(lab.Server2IP4, tlsPort):   serveTLS(certificate, "backend-2"),
+		net.JoinHostPort(lab.ServerIP4, headerPort):    serveHeader,
+		net.JoinHostPort(lab.ServerIP4, tlsPort):       serveTLS(certificate, "backend-1"),
+		net.JoinHostPort(lab.Server2IP4, tlsPort):      serveTLS(certificate, "backend-2"),
+		net.JoinHostPort(lab.ServerIP4, receiverPort):  serveReceiver,
+		net.JoinHostPort(lab.Server2IP4, receiverPort): serveReceiver,
 	} {
 		if err := s.script(host, address, script); err != nil {
 			return err
