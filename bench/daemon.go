@@ -17,18 +17,29 @@ const (
 
 // tproxydCommand: the daemon with what is needed to proxy, and nothing else.
 func tproxydCommand(o *options, dir string, w work) ([]string, error) {
-	return daemonCommand(o.tproxyd, daemonConfig(o, w, false), dir)
+	return daemonCommand(o.tproxyd, daemonConfig(o, w, ""), dir)
 }
 
 // fullCommand: the same daemon with checks every second, a list of prefixes that
 // no client is in, and a table to choose a backend from.
 func fullCommand(o *options, dir string, w work) ([]string, error) {
-	return daemonCommand(o.tproxyd, daemonConfig(o, w, true), dir)
+	return daemonCommand(o.tproxyd, daemonConfig(o, w, fullTables(w)), dir)
+}
+
+// shadowCommand: the same daemon, and a copy of what clients send.
+func shadowCommand(o *options, dir string, w work) ([]string, error) {
+	return daemonCommand(o.tproxyd, daemonConfig(o, w, shadowTable()), dir)
+}
+
+// tapCommand: the same daemon with its recorder armed, for headers.
+func tapCommand(o *options, dir string, w work) ([]string, error) {
+	recorder := fmt.Sprintf("\n[tap]\n\n  [tap.recorder]\n  memory = \"64MiB\"\n  directory = %q\n", dir)
+	return daemonCommand(o.tproxyd, daemonConfig(o, w, "")+recorder, dir)
 }
 
 // otherCommand: another build with the configuration of tproxydCommand.
 func otherCommand(o *options, dir string, w work) ([]string, error) {
-	return daemonCommand(o.other, daemonConfig(o, w, false), dir)
+	return daemonCommand(o.other, daemonConfig(o, w, ""), dir)
 }
 
 func daemonCommand(program, config, dir string) ([]string, error) {
@@ -37,8 +48,8 @@ func daemonCommand(program, config, dir string) ([]string, error) {
 }
 
 // daemonConfig: one worker for each processor it may use, which is one. A UDP
-// flow keeps the client's port too, with every subject.
-func daemonConfig(o *options, w work, full bool) string {
+// flow keeps the client's port too, with every subject. Each service has tables.
+func daemonConfig(o *options, w work, tables string) string {
 	var b strings.Builder
 	protocol, source := "tcp", o.source
 	if w.udp != nil {
@@ -67,9 +78,7 @@ source = %q
 		if w.udp != nil {
 			fmt.Fprintf(&b, "idle_timeout = %q\nunreplied_timeout = %q\nresponses = %d\n", datagramIdle, datagramIdle, s.responses)
 		}
-		if full {
-			b.WriteString(fullTables(w))
-		}
+		b.WriteString(tables)
 		for i, address := range members(w, s) {
 			fmt.Fprintf(&b, `
   [[service.backend]]

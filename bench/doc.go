@@ -3,10 +3,11 @@
 //
 //	go run ./bench --json --rounds 3 --work tcp_keepalive_64,tcp_connect_64
 //
-// Two further subjects are tproxyd itself: tproxyd-full, the same program that
+// Four further subjects are tproxyd itself: tproxyd-full, the same program that
 // checks its backends every second, holds every client against a list of 1,000
-// prefixes and chooses by Maglev; and with --other PATH, other, which is another
-// build of it.
+// prefixes and chooses by Maglev; tproxyd-shadow, which copies what clients send;
+// tproxyd-tap, which records the headers of all packets; and with --other PATH,
+// other, which is another build of it.
 //
 // All of them stand in the same lab of three network namespaces, are reached
 // over the same virtual address, connect to the same backend with the client's
@@ -29,9 +30,17 @@
 // damaged, doubled, or not from its client's address and port fails the
 // measurement.
 //
+// shadow_cost is tcp_bulk_up with and without a shadow. copied is the share that
+// it got: a copy that is given up costs nothing.
+//
 // health_200 has no clients: what is counted is the time that a daemon takes
 // which checks 200 backends every second, per cent of one processor, next to one
 // that checks none.
+//
+// The works tap_* and send_* have no proxy: they compare ringcap with tcpdump,
+// dumpcap, netsniff-ng and gopacket, and zcsend with trafgen, tcpreplay, sendto
+// and sendmmsg. Those who capture get the same frames at the same rate, and what
+// their files lack is loss; those who send do so as fast as they can.
 //
 // A measurement with a single wrong or missing byte, a failed connection, or a
 // connection that does not come from the client's address is reported as

@@ -29,13 +29,14 @@ const daemonEnv = "TPROXYD_BENCH_DAEMON"
 
 // options are what the user asked for.
 type options struct {
-	json      bool
-	rounds    int
-	works     []work
-	subjects  []string
-	duration  time.Duration
-	idleFlows int
-	checkTime time.Duration
+	json       bool
+	rounds     int
+	works      []work
+	subjects   []string
+	duration   time.Duration
+	idleFlows  int
+	captureDir string
+	checkTime  time.Duration
 
 	source  string // tproxyd's source policy
 	tproxyd string // paths of programs; empty tproxyd is built
@@ -77,7 +78,7 @@ func runSandboxed(ctx context.Context, opts *options, stdout, stderr io.Writer) 
 		}
 		return measureAndPrint(ctx, opts, stdout, stderr)
 	}
-	if (opts.wants(ours) || opts.wants(theFull)) && opts.tproxyd == "" {
+	if (opts.wants(ours) || opts.wants(theFull) || opts.wants(theShadow)) && opts.tproxyd == "" {
 		dir, err := os.MkdirTemp("", "tproxyd-bench-")
 		if err != nil {
 			return exitFailed, err
@@ -130,6 +131,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	works := fs.String("work", strings.Join(workNames(), ","), "what is measured, comma-separated")
 	subjects := fs.String("subjects", "", "who is measured, comma-separated (default: all; other only with --other)")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "length of a measurement")
+	fs.StringVar(&o.captureDir, "capture-dir", "/dev/shm", "where captures are written to while they are measured; they need some GB")
 	fs.StringVar(&o.source, "source", "client-ip", "source policy of tproxyd: client, client-ip or prefer-client")
 	fs.StringVar(&o.tproxyd, "tproxyd", "", "path of tproxyd (default: built from ./cmd/tproxyd)")
 	fs.StringVar(&o.other, "other", "", "path of another build of tproxyd to compare with")

@@ -31,6 +31,7 @@ type measurement struct {
 	subject subject
 	backend *process
 	proxy   *process // nil without a proxy
+	shadow  *process // what flows are copied to; nil without
 	checked *process // what health checks go to; nil without
 	pids    []int    // of the proxy and its children
 }
@@ -68,6 +69,9 @@ func (m *measurement) startProxy(ctx context.Context) error {
 		return nil
 	}
 	if err := m.startChecked(ctx); err != nil {
+		return err
+	}
+	if err := m.startShadow(ctx); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp(m.dir, m.subject.name+"-")
@@ -138,7 +142,7 @@ func (m *measurement) backendStat(ctx context.Context) (r load.BackendReport, er
 
 func (m *measurement) stop() error {
 	var errs []error
-	for _, p := range []*process{m.proxy, m.checked, m.backend} {
+	for _, p := range []*process{m.proxy, m.checked, m.shadow, m.backend} {
 		if p != nil {
 			errs = append(errs, p.stop())
 		}
@@ -244,14 +248,14 @@ func (m *measurement) measureLoad(ctx context.Context) (out []sample, err error)
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.window(ctx, client, begin)
+	c, copied, err := m.shadowed(ctx, func() (counted, error) { return m.window(ctx, client, begin) })
 	if err != nil {
 		return nil, err
 	}
 	if err := m.finishClient(ctx, client); err != nil {
 		return nil, err
 	}
-	return m.work.samples(c, m.proxy != nil), nil
+	return append(m.work.samples(c, m.proxy != nil), copied...), nil
 }
 
 // window measures for the time that was asked for, and longer where so little

@@ -36,13 +36,13 @@ func TestParseOptions(t *testing.T) {
 	if o, err = parseOptions(nil, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if len(o.works) != 12 || len(o.subjects) != 6 || o.source != "client-ip" || o.idleFlows != 3000 || o.checkTime < 10*time.Second {
+	if len(o.works) != 22 || len(o.subjects) != 23 || o.source != "client-ip" || o.idleFlows != 3000 || o.checkTime < 10*time.Second {
 		t.Errorf("defaults = %+v, want all works and subjects but other, client-ip, 3000 idle flows, at least 10 s of checks", o)
 	}
 	if o, err = parseOptions([]string{"--other", "/opt/tproxyd"}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if !o.wants(theOther) || len(o.subjects) != 7 {
+	if !o.wants(theOther) || len(o.subjects) != 24 {
 		t.Errorf("subjects with --other = %v, want all", o.subjects)
 	}
 }

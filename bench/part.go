@@ -25,11 +25,18 @@ const (
 	partProbe   = "bench-probe"   // TARGET SOURCE TIMEOUT
 	partBackend = "bench-backend" // ADDRESS EXCHANGE SINK SOURCE CLIENTS
 	partGoCopy  = "bench-gocopy"  // LISTEN=BACKEND...
+	partShadow  = "bench-shadow"  // ADDRESS PORT
 	partChecked = "bench-checked" // ADDRESS PORT COUNT
 
 	partDatagramClient  = "bench-datagram-client"  // TARGET SOURCES FLOWS SIZE BURST; 0 flows ask
 	partDatagramBackend = "bench-datagram-backend" // LISTEN SOURCES SIZE
 	partGoDatagrams     = "bench-godatagrams"      // LISTEN BACKEND RESPONSES
+
+	partFrames   = "bench-frames"   // INTERFACE METHOD SIZE SEGMENTS RATE
+	partPlain    = "bench-plain"    // INTERFACE CALL SIZE
+	partRingcap  = "bench-ringcap"  // ENCODING INTERFACE DIRECTORY FILE-BYTES
+	partGopacket = "bench-gopacket" // INTERFACE DIRECTORY
+	partParse    = "bench-parse"
 )
 
 // part plays the part that the arguments ask for, if they ask for one.
@@ -51,12 +58,24 @@ func part(args []string) (code int, ok bool) {
 		err = runGoCopy(args[1:])
 	case partChecked:
 		err = runChecked(args[1:])
+	case partShadow:
+		err = runShadow(args[1:])
 	case partDatagramClient:
 		err = runDatagramClient(args[1:])
 	case partDatagramBackend:
 		err = runDatagramBackend(args[1:])
 	case partGoDatagrams:
 		err = runGoDatagrams(args[1:])
+	case partFrames:
+		err = runFrames(args[1:])
+	case partPlain:
+		err = runPlain(args[1:])
+	case partRingcap:
+		err = runRingcap(args[1:])
+	case partGopacket:
+		err = runGopacket(args[1:])
+	case partParse:
+		err = runParse(args[1:])
 	default:
 		return 0, false
 	}

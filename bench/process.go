@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxyd/tproxyd/bench/procstat"
 	"github.com/tproxyd/tproxyd/internal/lab"
 )
 
@@ -126,8 +127,18 @@ func (p *process) explain(err error) error {
 func (p *process) stop() error {
 	_ = p.stdin.Close() // it may have ended
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		// The children, too: trafgen's does the sending, and goes on without it.
+		tree, err := procstat.Proc.Tree(p.cmd.Process.Pid)
+		if err != nil {
+			return fmt.Errorf("stop %s: %w", p.name, err)
+		}
 		if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("stop %s: %w", p.name, err)
+		}
+		for _, pid := range tree[1:] {
+			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("stop child of %s: %w", p.name, err)
+			}
 		}
 		select {
 		case <-p.ended:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,7 @@ func measureAll(ctx context.Context, opts *options, progress io.Writer) (r *repo
 		if err != nil {
 			return nil, err
 		}
-		if sub.version != nil {
+		if sub.version != nil && slices.ContainsFunc(opts.works, sub.does) {
 			if r.Env.Versions[name], err = sub.version(ctx, opts); err != nil {
 				return nil, err
 			}

@@ -52,6 +52,12 @@ func (s *session) round(ctx context.Context, round int, w work) error {
 	for _, sub := range turns {
 		measure := func() ([]sample, error) { return s.measure(ctx, w, sub) }
 		switch known := s.rates[w.name][sub.name] > 0; {
+		case w.tap != nil:
+			measure = func() ([]sample, error) { return s.measureTap(ctx, w, sub) }
+		case w.send != nil:
+			measure = func() ([]sample, error) { return s.measureSend(ctx, w, sub) }
+		case w.parse:
+			measure = func() ([]sample, error) { return s.measureParse(ctx) }
 		case w.checks:
 			measure = func() ([]sample, error) { return s.measureChecks(ctx, w, sub) }
 		case w.udp == nil:

@@ -59,13 +59,33 @@ func TestSmokeChecks(t *testing.T) {
 	smoke(t, o)
 }
 
+// What a shadow gets is counted.
+func TestSmokeShadow(t *testing.T) {
+	o := smokeOptions(t, "shadow_cost")
+	o.subjects = []string{ours, theShadow}
+	smoke(t, o)
+}
+
+// Works with frames, and of the subjects those that differ in how they are
+// started, stopped and counted. A capture takes its time, because packets may
+// wait for a second in a ring.
+func TestSmokeFrames(t *testing.T) {
+	netnstest.Need(t, "tcpdump", "tcpdump")
+	netnstest.Need(t, "trafgen", "netsniff-ng")
+	netnstest.Need(t, "tcpreplay", "tcpreplay")
+	o := smokeOptions(t, "tap_64", "tap_recorder", "tap_parse", "send_gso", "send_64_ifb")
+	o.subjects = []string{ours, theNewFile, theTcpdump, theGopacket, theRing, theTrafgen, theTcpreplay, theSendMMsg}
+	o.captureDir = t.TempDir()
+	smoke(t, o)
+}
+
 // The same for UDP. Two subjects that differ in their configuration alone are
 // enough for TCP.
 func TestSmokeDatagrams(t *testing.T) {
 	netnstest.Need(t, "haproxy", "haproxy")
 	netnstest.Need(t, "nginx", "libnginx-mod-stream")
 	o := smokeOptions(t, worksWith("udp_")...)
-	o.subjects = slices.DeleteFunc(o.subjects, func(name string) bool { return name == theFull })
+	o.subjects = slices.DeleteFunc(o.subjects, func(name string) bool { return name == theFull || name == theTap })
 	smoke(t, o)
 }
 
@@ -91,7 +111,8 @@ func smoke(t *testing.T, o *options) {
 	have := map[string]float64{}
 	for _, r := range got.Results {
 		have[r.Work+" "+r.Subject+" "+r.Metric] = r.Median
-		mayBeNothing := slices.Contains([]string{metricSoftirqd, metricOthers, metricLoss, metricReordered}, r.Metric)
+		mayBeNothing := slices.Contains([]string{metricSoftirqd, metricOthers, metricLoss, metricReordered, metricMallocs, metricCopied}, r.Metric)
+		mayBeNothing = mayBeNothing || strings.HasPrefix(r.Work, "tap_")              // too short for a block to be full
 		mayBeNothing = mayBeNothing || r.Work == "health_200" && r.Subject != theFull // a daemon that rests
 		if r.Median <= 0 && !mayBeNothing || r.Min > r.Median || r.Max < r.Median || r.Unit == "" {
 			t.Errorf("result %+v: want more than nothing, min <= median <= max, and a unit", r)
@@ -134,7 +155,16 @@ func expected(o *options) []string {
 
 func metricsOf(w work, subject string) []string {
 	var metrics []string
+	if sub, err := subjectByName(subject); err != nil || !sub.does(w) {
+		return nil
+	}
 	switch {
+	case w.tap != nil:
+		return []string{metricThroughput, metricCPU, metricBusy, metricLoss}
+	case w.send != nil:
+		return []string{metricThroughput, metricCPU, metricPerCPU}
+	case w.parse:
+		return []string{metricCPU, metricMallocs}
 	case w.udp != nil && subject == theHAProxy:
 		return nil
 	case w.udp != nil && subject == theDirect:
@@ -151,6 +181,9 @@ func metricsOf(w work, subject string) []string {
 		return []string{metricMemory, metricFDs}
 	case w.mode == load.Up, w.mode == load.Down:
 		metrics = []string{metricThroughput}
+		if subject == theShadow {
+			metrics = append(metrics, metricCopied)
+		}
 	default:
 		metrics = []string{metricThroughput, metricP50, metricP99}
 	}

@@ -17,6 +17,8 @@ import (
 const (
 	ours       = "tproxyd"
 	theFull    = "tproxyd-full"
+	theShadow  = "tproxyd-shadow"
+	theTap     = "tproxyd-tap"
 	theOther   = "other"
 	theDirect  = "direct"
 	theGoCopy  = "gocopy"
@@ -32,18 +34,30 @@ type subject struct {
 	command func(o *options, dir string, w work) ([]string, error)
 	// version asks for it.
 	version func(ctx context.Context, o *options) (string, error)
+	// capture and send are how to start it at works with frames, nil if it does
+	// not do them. One that is asked answers when it is told to stop capturing.
+	capture func(captureSpec) ([]string, error)
+	asked   bool
+	send    func(sendSpec) ([]string, error)
+	use     sendUse
 	// tcpOnly is a proxy without UDP.
 	tcpOnly bool
 	// daemon is a tproxyd, and checks is one that checks its backends.
 	daemon, checks bool
+	// shadow is one that copies what clients send, and does nothing else.
+	shadow bool
+	// recorder is one that records the headers of all packets.
+	recorder bool
 }
 
 func allSubjects() []subject {
-	return []subject{
-		{name: ours, command: tproxydCommand, daemon: true, version: func(ctx context.Context, o *options) (string, error) {
+	list := []subject{
+		{name: ours, command: tproxydCommand, daemon: true, capture: captureCommand, asked: true, send: method("auto"), version: func(ctx context.Context, o *options) (string, error) {
 			return firstLine(ctx, o.tproxyd, "version")
 		}},
 		{name: theFull, command: fullCommand, daemon: true, checks: true},
+		{name: theShadow, command: shadowCommand, daemon: true, shadow: true},
+		{name: theTap, command: tapCommand, daemon: true, recorder: true},
 		{name: theOther, command: otherCommand, daemon: true, version: func(ctx context.Context, o *options) (string, error) {
 			return firstLine(ctx, o.other, "version")
 		}},
@@ -58,15 +72,31 @@ func allSubjects() []subject {
 		}},
 		{name: theDirect},
 	}
+	return append(list, frameSubjects()...)
 }
+
+// super tells whether it sends super-frames.
+func (s subject) super() bool { return s.name == ours || s.name == theRing }
 
 // does tells whether the subject can do the work.
 func (s subject) does(w work) bool {
 	switch {
+	case s.shadow:
+		return w.shadow
+	case w.shadow:
+		return s.daemon && !s.checks && !s.recorder
+	case w.parse:
+		return s.name == ours
+	case w.tap != nil:
+		return s.capture != nil && (w.tap.encoding != recordOnly || s.name == ours)
+	case w.send != nil:
+		return s.send != nil && s.use.fits(w.send)
+	case s.command == nil && s.name != theDirect:
+		return false
 	case w.udp != nil:
 		return !s.tcpOnly
 	case w.checks:
-		return s.daemon
+		return s.daemon && !s.recorder
 	case w.mode == load.Idle:
 		return s.command != nil // idle connections cost no proxy anything
 	}

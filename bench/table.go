@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -24,7 +23,7 @@ func (r *report) writeText(w io.Writer) error {
 		}
 	}
 	if n := r.above(metricLoss, tolerableLoss); n > 0 {
-		_, err := fmt.Fprintf(w, "\nLOSSY: at %d works of a subject more than %g %% of the datagrams were lost while the processor's time was taken (%s).\n",
+		_, err := fmt.Fprintf(w, "\nLOSSY: at %d works of a subject more than %g %% of the datagrams or packets were lost while the processor's time was taken (%s).\n",
 			n, 100*tolerableLoss, metricLoss)
 		if err != nil {
 			return err
@@ -119,7 +118,7 @@ func (r *report) writeTargets(w io.Writer) {
 		if t.atLeast() {
 			bound = ">="
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s %.2f\t%s %.2f\t%s\n", t.work, t.metric, cmp.Or(t.peer, t.subject), measured, bound, t.reach, bound, t.beyond, verdict)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s %.2f\t%s %.2f\t%s\n", t.work, t.metric, t.against(), measured, bound, t.reach, bound, t.beyond, verdict)
 	}
 }
 

@@ -38,7 +38,13 @@ type work struct {
 	service service
 	flows   int            // of mode Idle: options.idleFlows
 	udp     *datagramShape // nil: TCP
+	shadow  bool           // flows are copied by the subject that does that
 	checks  bool           // no clients: only health checks
+
+	// Works without a proxy.
+	tap   *tapShape
+	send  *sendShape
+	parse bool
 }
 
 // datagramShape is what the datagrams of a work look like.
@@ -54,7 +60,7 @@ func allWorks() []work {
 	run := &datagramShape{size: 1200, burst: load.MaxDatagram / 1200, guess: 100_000}
 	small := &datagramShape{size: 200, burst: 1, guess: 50_000}
 	query := &datagramShape{size: 100, burst: 1, ask: true, guess: 10_000}
-	return []work{
+	list := []work{
 		{name: "tcp_bulk_up", mode: load.Up, service: sinkService, flows: 8},
 		{name: "tcp_bulk_down", mode: load.Down, service: sourceService, flows: 8},
 		{name: "tcp_keepalive_64", mode: load.KeepAlive, service: exchangeService, flows: 64},
@@ -66,7 +72,27 @@ func allWorks() []work {
 		{name: "udp_small_1", service: datagramService, flows: 1, udp: small},
 		{name: "udp_small_1000", service: datagramService, flows: 1000, udp: small},
 		{name: "udp_dns_1000", service: queryService, flows: queriesInFlight, udp: query},
+		{name: "shadow_cost", mode: load.Up, service: sinkService, flows: 8, shadow: true},
 		{name: "health_200", service: exchangeService, checks: true},
+	}
+	return append(list, frameWorks()...)
+}
+
+// frameWorks are those of the tap and of sending frames. The rates are what a
+// generator that shares the machine can keep up; tap_gso is 20 Gbit/s.
+func frameWorks() []work {
+	small, full := frameShape{size: 64, segments: 1}, frameShape{size: 1514, segments: 1}
+	super := frameShape{size: 1514, segments: 44}
+	return []work{
+		{name: "tap_64", tap: &tapShape{small, 400_000, encodeCopy, 4 << 20}},
+		{name: "tap_1514", tap: &tapShape{full, 250_000, encodeCopy, 32 << 20}},
+		{name: "tap_gso", tap: &tapShape{super, 20e9 / 8 / float64(super.bytes()), encodeInPlace, 128 << 20}},
+		{name: "tap_recorder", tap: &tapShape{small, 400_000, recordOnly, 0}},
+		{name: "tap_parse", parse: true},
+		{name: "send_64", send: &sendShape{frameShape: small}},
+		{name: "send_1514", send: &sendShape{frameShape: full}},
+		{name: "send_gso", send: &sendShape{frameShape: super}},
+		{name: "send_64_ifb", send: &sendShape{frameShape: small, ifb: true}},
 	}
 }
 
@@ -104,6 +130,7 @@ const (
 	metricCPU        = "cpu"          // of the proxy, per unit of work; of health_200 per cent of the time
 	metricSoftirqd   = "softirqd_cpu" // of ksoftirqd on the proxy's processor, per unit of work
 	metricBusy       = "cpu_busy"     // of the proxy, as a share of the time
+	metricCopied     = "copied"       // what the shadow got, as a share of what was sent
 	metricOthers     = "others_cpu"   // of others on the proxy's processor, as a share of the time
 	metricP50        = "p50"
 	metricP99        = "p99"
@@ -113,12 +140,15 @@ const (
 	metricMaxRate   = "max_rate"  // the highest at which no datagram is lost
 	metricLoss      = "loss"      // as a share of what was sent
 	metricReordered = "reordered" // as a share of what arrived
+
+	metricPerCPU  = "per_cpu" // units of work in a second of processor time
+	metricMallocs = "mallocs"
 )
 
 // aside are the metrics that only tell how a measurement went.
 func aside(metric string) bool {
 	switch metric {
-	case metricBusy, metricOthers, metricLoss, metricReordered:
+	case metricBusy, metricCopied, metricOthers, metricLoss, metricReordered:
 		return true
 	}
 	return false
