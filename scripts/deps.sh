@@ -30,6 +30,7 @@ libc6-dev           the race detector links with cgo
 libnginx-mod-stream bench: nginx as a TCP proxy
 make                the entry point
 mmdebstrap          builds the root directory of the systemd box
+netsniff-ng         bench: netsniff-ng captures, trafgen sends frames
 nftables            deploy/nft is applied for real
 nginx               end-to-end tests: an HTTP server that is not ours
 openssh-client      end-to-end tests: a long interactive session
@@ -46,10 +47,11 @@ socat               end-to-end tests: half-closed connections
 strace              tests that count system calls
 systemd             systemd-analyze checks the unit
 systemd-container   systemd-nspawn boots the systemd box
-tcpdump             tests that look at the wire
+tcpdump             tests that look at the wire; bench: captures
+tcpreplay           bench: sends frames
 tshark              tests that look at the wire
 util-linux          nsenter for the systemd box; unshare for servers of the end-to-end tests that do not run as root
-wireshark-common    tests of capture files: capinfos, editcap, mergecap
+wireshark-common    tests of capture files: capinfos, editcap, mergecap; bench: dumpcap captures
 wrk                 end-to-end tests and bench: HTTP load
 '
 
