@@ -27,12 +27,19 @@ type Recorder struct {
 	dump sync.Mutex // one dump at a time: a block has one walker
 }
 
+// Spare is how many blocks of a ring have to be with the kernel for it to take
+// every packet. It looks without a lock whether the block a quarter of the ring
+// ahead is free. If that is not, it refuses what comes in the moments between two
+// blocks: single packets, without a freeze (__tpacket_v3_has_room of
+// af_packet.c). The rest is for blocks that are on their way to a reader.
+func Spare(blocks int) int { return min(blocks/4+1+max(blocks/16, 2), blocks-1) }
+
 // NewRecorder makes a Recorder. spare is how many blocks the kernel always has
-// to go on with, a quarter of the ring if 0.
+// to go on with, [Spare] if 0.
 func NewRecorder(r *Ring, spare int) (*Recorder, error) {
 	_, blocks := r.Geometry()
 	if spare == 0 {
-		spare = max(blocks/4, 1)
+		spare = Spare(blocks)
 	}
 	if spare < 1 || spare >= blocks {
 		return nil, fmt.Errorf("check recorder: %d spare blocks of %d", spare, blocks)

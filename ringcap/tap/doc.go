@@ -9,9 +9,9 @@
 // Invariants:
 //   - Who relays never waits: Open, Dial, End, Event and Trigger append to a
 //     bounded list and return.
-//   - A ring is never held by a sink that is slow. A sink has a bounded queue
-//     of blocks; one too many and it loses its oldest block, which is counted
-//     (sink drops) and stated in its file or stream. Every packet that the
+//   - A ring is never held by a sink that is slow. A sink loses the blocks that
+//     the ring is about to need (see ringcap.Spare), which is counted (sink
+//     drops) and stated in its file or stream. Every packet that the
 //     kernel handed over to a running sink is written, or in its sink drops.
 //   - A packet whose flow is not known yet waits for it (Config.Settle): source
 //     ports are the kernel's choice in connect(2), when the SYN has left.

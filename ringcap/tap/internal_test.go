@@ -3,6 +3,7 @@ package tap
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 	"github.com/tproxyd/tproxyd/internal/tpacket/tpackettest"
+	"github.com/tproxyd/tproxyd/ringcap"
 )
 
 // TestStream counts a stream that comes in any order, with retransmissions and
@@ -272,4 +274,52 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOutdated holds that a slow sink gives back the blocks that the ring is about
+// to need, also when what has come since is not for the sink.
+func TestOutdated(t *testing.T) {
+	sel, err := newSelector(Selection{Services: []string{"web"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, other := &source{keep: 4}, &source{keep: 4}
+	s := newSink("web", sel, false, &directory{})
+	push := func(from *source, seq uint64, known int) *batch {
+		mem := tpackettest.Aligned(4 << 10)
+		tpackettest.Ring{Reserve: 4, VNet: true}.Fill(mem, seq)
+		tpackettest.Close(mem)
+		block := new(ringcap.Block)
+		if ready, err := block.Load(mem, true); !ready || err != nil {
+			t.Fatal(ready, err)
+		}
+		b := newBatch(block, from) // and is never released: there is no ring
+		b.known = known
+		s.push(b)
+		return b
+	}
+	first, foreign := push(ring, 1, 1), push(other, 1, 1)
+	s.put(item{event: &Event{}})
+	second := push(ring, 2, 1)
+	for _, step := range []struct {
+		seq  uint64
+		left []*batch
+	}{
+		{3, []*batch{first, foreign, nil, second}},
+		{4, []*batch{first, foreign, nil, second}},
+		{5, []*batch{foreign, nil, second}},
+		{9, []*batch{foreign, nil}},
+	} {
+		push(ring, step.seq, 0)
+		var left []*batch
+		for _, it := range s.items {
+			left = append(left, it.batch)
+		}
+		if !slices.Equal(left, step.left) {
+			t.Errorf("after block %d %d items are left, want %d", step.seq, len(left), len(step.left))
+		}
+	}
+	if first.refs.Load() != 1 || second.refs.Load() != 1 || foreign.refs.Load() != 2 {
+		t.Errorf("references %d, %d and %d, want 1, 1 and 2", first.refs.Load(), second.refs.Load(), foreign.refs.Load())
+	}
 }

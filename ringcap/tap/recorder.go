@@ -98,7 +98,7 @@ func (m *Manager) openRecorderRing(r *recorder, name string) error {
 		memory = defaultMemory
 	}
 	blocks := max(int(memory/int64(len(r.names))/recorderBlock), minBlocks)
-	kept := blocks - blocks/4
+	kept := blocks - ringcap.Spare(blocks)
 	r.retire = min(max(max(atLeast, r.Before+r.After)/time.Duration(kept), minRecordRetire), maxRecordRetire).Truncate(time.Millisecond)
 	ring, err := ringcap.Open(ringcap.Config{
 		Interface: name, BlockSize: recorderBlock, Blocks: blocks, Retire: r.retire,

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,61 +17,53 @@ type item struct {
 	event *Event
 }
 
-// queue is what waits for a sink. What is pushed to a full one drives out the
-// oldest of the same ring: a ring is filled in order, so a block that is kept
-// for long stops all of it.
+// queue is what waits for a sink.
 type queue struct {
 	mu     sync.Mutex
 	items  []item
-	held   map[*source]int
 	events int
 	closed bool
 	wake   chan struct{}
 }
 
-// put appends an item and returns the batch that had to go for it.
-func (q *queue) put(it item) (lost *batch) {
+// put appends an item.
+func (q *queue) put(it item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return nil
-	}
-	if it.event != nil {
-		if q.events == maxEvents {
-			return nil
-		}
-		q.events++
-	} else {
-		from := it.batch.from
+	switch {
+	case q.closed:
+		return
+	case it.batch != nil:
 		it.batch.retain()
-		if q.held[from] >= max(from.blocks*3/4, 1) {
-			lost = q.takeOldest(from)
-		}
-		q.held[from]++
+	case q.events == maxEvents:
+		return
+	default:
+		q.events++
 	}
 	q.items = append(q.items, it)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return lost
 }
 
-func (q *queue) takeOldest(from *source) *batch {
+// outdated takes out the oldest batch of newest's ring if the ring needs its block
+// back, now that newest has come: a ring is filled in order, so that a block that
+// is kept for long stops all of it. It is nil if there is none.
+func (q *queue) outdated(newest *batch) *batch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for i, it := range q.items {
-		if it.batch != nil && it.batch.from == from {
-			q.items = append(q.items[:i], q.items[i+1:]...)
-			q.drop(from)
-			return it.batch
+		if it.batch == nil || it.batch.from != newest.from {
+			continue
 		}
+		if newest.block.Sequence()-it.batch.block.Sequence() < newest.from.keep {
+			return nil
+		}
+		q.items = slices.Delete(q.items, i, i+1)
+		return it.batch
 	}
 	return nil
-}
-
-func (q *queue) drop(from *source) {
-	if q.held[from]--; q.held[from] == 0 {
-		delete(q.held, from)
-	}
 }
 
 // take waits for an item, or for a tick, which gives an empty one. It is false
@@ -82,9 +75,7 @@ func (q *queue) take(ctx context.Context, tick <-chan time.Time) (it item, ok bo
 			it = q.items[0]
 			q.items[0] = item{}
 			q.items = q.items[1:]
-			if it.batch != nil {
-				q.drop(it.batch.from)
-			} else {
+			if it.event != nil {
 				q.events--
 			}
 			q.mu.Unlock()
@@ -125,7 +116,7 @@ func (q *queue) discard() (left []*batch) {
 			left = append(left, it.batch)
 		}
 	}
-	q.items, q.held, q.events = nil, map[*source]int{}, 0
+	q.items, q.events = nil, 0
 	return left
 }
 
@@ -144,24 +135,24 @@ type sink struct {
 
 func newSink(name string, sel *selector, wire bool, d *directory) *sink {
 	s := &sink{name: name, sel: sel}
-	s.held, s.wake = map[*source]int{}, make(chan struct{}, 1)
+	s.wake = make(chan struct{}, 1)
 	s.init(sel, wire, d)
 	return s
 }
 
-// push queues a batch. It never waits.
+// push queues a batch, if it may have packets for the sink, and drives out those
+// that are too old for the ring. It never waits.
 func (s *sink) push(b *batch) {
-	if b.known == 0 && !s.sel.takesStray() {
-		return
+	for old := s.outdated(b); old != nil; old = s.outdated(b) {
+		s.lose(old)
 	}
-	s.lose(s.put(item{batch: b}))
+	if b.known > 0 || s.sel.takesStray() {
+		s.put(item{batch: b})
+	}
 }
 
 // lose counts the packets of a batch that is not written, and releases it.
 func (s *sink) lose(b *batch) {
-	if b == nil {
-		return
-	}
 	if n := s.sel.count(b); n > 0 {
 		s.dropped.Add(n)
 		s.droppedBlocks.Add(1)
@@ -202,7 +193,7 @@ func (l *sinkList) push(b *batch) {
 func (l *sinkList) event(e *Event) {
 	for _, s := range l.load() {
 		if s.sel.takesEvent(e) {
-			_ = s.put(item{event: e}) // an event drives out nothing
+			s.put(item{event: e})
 		}
 	}
 }

@@ -20,7 +20,7 @@ type source struct {
 	number   uint32 // of the interface
 	loopback bool
 	ring     *ringcap.Ring
-	blocks   int
+	keep     uint64 // blocks, of which the newest may be held
 	cfg      Ring
 	after    int64 // packets up to here have come from another ring
 
@@ -55,8 +55,9 @@ func openSource(cfg ringcap.Config) (*source, error) {
 	if s.ring, err = ringcap.Open(cfg); err != nil {
 		return nil, err
 	}
-	_, s.blocks = s.ring.Geometry()
-	s.waiting = make(chan taken, s.blocks) // never full: a block is in it once
+	_, blocks := s.ring.Geometry()
+	s.keep = uint64(max(blocks-ringcap.Spare(blocks), 1))
+	s.waiting = make(chan taken, blocks) // never full: a block is in it once
 	return s, nil
 }
 
