@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxyd/tproxyd/internal/packet"
 	"github.com/tproxyd/tproxyd/ringcap/pcapng"
 )
 
@@ -24,30 +25,13 @@ type FlowKey struct {
 // packet with extension headers of IPv6.
 type FlowSet struct {
 	mu    sync.RWMutex
-	flows map[key]pcapng.Tag
+	flows map[packet.Ends]pcapng.Tag
 }
 
-// key is a FlowKey with the sides in order.
-type key struct {
-	low, high         [16]byte
-	lowPort, highPort uint16
-	protocol          uint8
-}
-
-func makeKey(protocol uint8, a, b [16]byte, ap, bp uint16) key {
-	for i := range a {
-		if a[i] != b[i] {
-			if a[i] > b[i] {
-				return key{b, a, bp, ap, protocol}
-			}
-			return key{a, b, ap, bp, protocol}
-		}
-	}
-	return key{a, b, min(ap, bp), max(ap, bp), protocol}
-}
-
-func (k FlowKey) key() key {
-	return makeKey(k.Protocol, k.A.Addr().As16(), k.B.Addr().As16(), k.A.Port(), k.B.Port())
+func (k FlowKey) ends() packet.Ends {
+	a, b := k.A.Addr().As16(), k.B.Addr().As16()
+	e, _ := packet.NewEnds(k.Protocol, &a, &b, k.A.Port(), k.B.Port())
+	return e
 }
 
 // Set enters or changes a flow. A Snap of 0 captures all of it.
@@ -55,16 +39,16 @@ func (s *FlowSet) Set(k FlowKey, tag pcapng.Tag) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flows == nil {
-		s.flows = make(map[key]pcapng.Tag)
+		s.flows = make(map[packet.Ends]pcapng.Tag)
 	}
-	s.flows[k.key()] = tag
+	s.flows[k.ends()] = tag
 }
 
 // Delete takes a flow out.
 func (s *FlowSet) Delete(k FlowKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.flows, k.key())
+	delete(s.flows, k.ends())
 }
 
 // Len is how many flows there are.
@@ -76,7 +60,7 @@ func (s *FlowSet) Len() int {
 
 // Pick is what a [pcapng.Encoder] asks.
 func (s *FlowSet) Pick(p Packet) (pcapng.Tag, bool) {
-	k, ok := keyOf(p.Data())
+	k, ok := endsOf(p.Data())
 	if !ok {
 		return pcapng.Tag{}, false
 	}
@@ -89,8 +73,8 @@ func (s *FlowSet) Pick(p Packet) (pcapng.Tag, bool) {
 // maxTags is how many VLAN tags a flow may be behind.
 const maxTags = 2
 
-// keyOf finds the flow of a packet.
-func keyOf(b []byte) (key, bool) {
+// endsOf finds the flow of a packet.
+func endsOf(b []byte) (packet.Ends, bool) {
 	be := binary.BigEndian
 	for at := 12; len(b) >= at+2 && at <= 12+4*maxTags; at += 4 {
 		switch ip := b[at+2:]; be.Uint16(b[at:]) {
@@ -102,18 +86,20 @@ func keyOf(b []byte) (key, bool) {
 				header = int(ip[0]&15) * 4
 			}
 			if header < 20 || len(ip) < header+4 || be.Uint16(ip[6:])&0x1fff != 0 {
-				return key{}, false
+				return packet.Ends{}, false
 			}
 			a, c := netip.AddrFrom4([4]byte(ip[12:])).As16(), netip.AddrFrom4([4]byte(ip[16:])).As16()
-			return makeKey(ip[9], a, c, be.Uint16(ip[header:]), be.Uint16(ip[header+2:])), true
+			e, _ := packet.NewEnds(ip[9], &a, &c, be.Uint16(ip[header:]), be.Uint16(ip[header+2:]))
+			return e, true
 		case unix.ETH_P_IPV6:
 			if len(ip) < 44 {
-				return key{}, false
+				return packet.Ends{}, false
 			}
-			return makeKey(ip[6], [16]byte(ip[8:]), [16]byte(ip[24:]), be.Uint16(ip[40:]), be.Uint16(ip[42:])), true
+			e, _ := packet.NewEnds(ip[6], (*[16]byte)(ip[8:]), (*[16]byte)(ip[24:]), be.Uint16(ip[40:]), be.Uint16(ip[42:]))
+			return e, true
 		default:
-			return key{}, false
+			return packet.Ends{}, false
 		}
 	}
-	return key{}, false
+	return packet.Ends{}, false
 }

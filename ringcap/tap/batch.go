@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tproxyd/tproxyd/internal/packet"
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 	"github.com/tproxyd/tproxyd/ringcap"
 )
@@ -20,7 +21,7 @@ type batch struct {
 
 	// The ends of the last packet and their newest leg, as the next one mostly
 	// has the same.
-	key  key
+	key  packet.Ends
 	head *leg
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxyd/tproxyd/internal/packet"
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 )
 
@@ -37,7 +38,7 @@ var sideNames = [2]string{"client", "upstream"}
 type leg struct {
 	flow *flow
 	side uint8
-	key  key
+	key  packet.Ends
 	// clientLow says that the end towards the client, the proxy on the
 	// upstream leg, is the key's lower one.
 	clientLow bool
@@ -77,7 +78,7 @@ func (l *leg) boundary(prev *leg) int64 {
 // open notes when a SYN of the leg came. One that is older than the end of the
 // flow before was that one's.
 func (l *leg) open(s *segment, ns int64) {
-	if s.key.protocol != unix.IPPROTO_TCP || s.flags&(flagSYN|flagACK) != flagSYN {
+	if s.key.Protocol != unix.IPPROTO_TCP || s.flags&(flagSYN|flagACK) != flagSYN {
 		return
 	}
 	l.begun.CompareAndSwap(0, ns)
@@ -92,7 +93,7 @@ func (l *leg) count(s *segment) {
 	if s.sourceLow == l.clientLow {
 		d = &l.in
 	}
-	if s.key.protocol == unix.IPPROTO_TCP {
+	if s.key.Protocol == unix.IPPROTO_TCP {
 		d.add(s.seq, s.payload, s.flags&flagSYN != 0)
 		return
 	}

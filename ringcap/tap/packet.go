@@ -6,34 +6,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxyd/tproxyd/internal/packet"
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 )
 
-// key is both ends of a leg, the lower one first.
-type key struct {
-	low, high         [16]byte
-	lowPort, highPort uint16
-	protocol          uint8
-}
-
-// makeKey orders the ends, and says whether the source is the lower one.
-func makeKey(protocol uint8, src, dst *[16]byte, sport, dport uint16) (k key, sourceLow bool) {
-	sourceLow = sport < dport
-	for i := range src {
-		if src[i] != dst[i] {
-			sourceLow = src[i] < dst[i]
-			break
-		}
-	}
-	if sourceLow {
-		return key{*src, *dst, sport, dport, protocol}, true
-	}
-	return key{*dst, *src, dport, sport, protocol}, false
-}
-
-func keyOf(protocol uint8, src, dst netip.AddrPort) (k key, sourceLow bool) {
+// endsOf orders the ends of a leg, and says whether the source is the lower one.
+func endsOf(protocol uint8, src, dst netip.AddrPort) (e packet.Ends, sourceLow bool) {
 	a, b := src.Addr().As16(), dst.Addr().As16()
-	return makeKey(protocol, &a, &b, src.Port(), dst.Port())
+	return packet.NewEnds(protocol, &a, &b, src.Port(), dst.Port())
 }
 
 // Flags of TCP.
@@ -45,7 +25,7 @@ const (
 
 // segment is what a packet says of its flow.
 type segment struct {
-	key       key
+	key       packet.Ends
 	sourceLow bool
 	flags     uint8
 	seq       uint32
@@ -54,7 +34,7 @@ type segment struct {
 }
 
 // opens says whether a segment may be the first of a flow.
-func (s *segment) opens() bool { return s.key.protocol != unix.IPPROTO_TCP || s.flags&flagSYN != 0 }
+func (s *segment) opens() bool { return s.key.Protocol != unix.IPPROTO_TCP || s.flags&flagSYN != 0 }
 
 // maxTags is how many VLAN tags a flow may be behind.
 const maxTags = 2
@@ -131,7 +111,7 @@ func (s *segment) parse(f tpacket.Frame) bool {
 		return false
 	}
 	s.payload = max(s.payload, 0)
-	s.key, s.sourceLow = makeKey(protocol, &src, &dst, be.Uint16(h), be.Uint16(h[2:]))
+	s.key, s.sourceLow = packet.NewEnds(protocol, &src, &dst, be.Uint16(h), be.Uint16(h[2:]))
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tproxyd/tproxyd/internal/packet"
 	"github.com/tproxyd/tproxyd/internal/tpacket"
 )
 
@@ -37,8 +38,8 @@ type registry struct {
 
 	mu     sync.RWMutex
 	flows  map[uint64]*flow
-	legs   map[key]*leg // the newest of each
-	ended  []*flow      // in the order in which they ended
+	legs   map[packet.Ends]*leg // the newest of each
+	ended  []*flow              // in the order in which they ended
 	linger time.Duration
 	spare  []told
 
@@ -53,7 +54,7 @@ type registry struct {
 }
 
 func newRegistry(emit func(*Event)) *registry {
-	return &registry{flows: map[uint64]*flow{}, legs: map[key]*leg{}, linger: minLinger, emit: emit, now: time.Now}
+	return &registry{flows: map[uint64]*flow{}, legs: map[packet.Ends]*leg{}, linger: minLinger, emit: emit, now: time.Now}
 }
 
 // tell never waits for anything but another tell.
@@ -116,7 +117,7 @@ func (r *registry) addLeg(f *flow, side uint8, near, far netip.AddrPort) {
 	if near.Port() == 0 || far.Port() == 0 || !near.IsValid() || !far.IsValid() {
 		return
 	}
-	k, low := keyOf(f.info.Load().Protocol, near, far)
+	k, low := endsOf(f.info.Load().Protocol, near, far)
 	for _, l := range f.legs {
 		if l.key == k && l.side == side {
 			return
