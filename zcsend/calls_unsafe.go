@@ -8,20 +8,9 @@ import (
 	"github.com/tproxyd/tproxyd/internal/sys"
 )
 
-// message is struct mmsghdr (sendmmsg(2)).
-type message struct {
-	hdr unix.Msghdr
-	n   uint32
-}
-
 // None of these calls waits, so they do not tell the Go scheduler, like those
 // of internal/sys: it would cost more than the call, where that sends a single
 // frame. A batch of 64 holds up a garbage collection by about 0.1 ms.
-
-func sendmmsg(fd int, m []message) (int, sys.Errno) {
-	n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	return int(n), e
-}
 
 // kick makes the kernel send what is in a ring, without waiting for it.
 func kick(fd int) sys.Errno {
@@ -31,15 +20,9 @@ func kick(fd int) sys.Errno {
 
 // vmsplice puts the pages of b into a pipe, by reference.
 func vmsplice(pipe int, b []byte) (int, sys.Errno) {
-	v := iovec(b)
+	v := sys.Iovec(b)
 	n, _, e := unix.RawSyscall6(unix.SYS_VMSPLICE, uintptr(pipe), uintptr(unsafe.Pointer(&v)), 1, unix.SPLICE_F_NONBLOCK, 0, 0)
 	return int(n), e
-}
-
-func iovec(b []byte) unix.Iovec {
-	v := unix.Iovec{Base: unsafe.SliceData(b)}
-	v.SetLen(len(b))
-	return v
 }
 
 // header is the beginning of a slot of a ring.

@@ -4,12 +4,12 @@ import (
 	"github.com/tproxyd/tproxyd/internal/sys"
 )
 
-// mmsg sends by sendmmsg(2) from the caller's memory. With a virtio header
+// mmsg sends by sys.SendMessages(2) from the caller's memory. With a virtio header
 // before each frame it takes super-frames.
 type mmsg struct {
 	packetSocket
 
-	messages []message
+	messages []sys.Message
 	iovecs   []iovecPair
 	vnet     []vnetHeader
 	super    bool
@@ -29,7 +29,7 @@ func openMMsg(dev *device, cfg *Config) (engine, error) {
 	}
 	m := &mmsg{
 		packetSocket: socket,
-		messages:     make([]message, cfg.Batch),
+		messages:     make([]sys.Message, cfg.Batch),
 		iovecs:       make([]iovecPair, cfg.Batch),
 		vnet:         make([]vnetHeader, cfg.Batch),
 		super:        cfg.Method == GSO,
@@ -40,12 +40,12 @@ func openMMsg(dev *device, cfg *Config) (engine, error) {
 	}
 	for i := range m.messages {
 		pair := m.iovecs[i][:]
-		pair[0] = iovec(m.vnet[i][:])
+		pair[0] = sys.Iovec(m.vnet[i][:])
 		if !m.super {
 			pair = pair[1:]
 		}
-		m.messages[i].hdr.Iov = &pair[0]
-		m.messages[i].hdr.SetIovlen(len(pair))
+		m.messages[i].Hdr.Iov = &pair[0]
+		m.messages[i].Hdr.SetIovlen(len(pair))
 	}
 	if err := m.rebind(dev.index); err != nil {
 		sys.Close(socket.fd)
@@ -74,19 +74,19 @@ func (m *mmsg) reserve(n int) []byte {
 
 func (m *mmsg) commit(data []byte, vnet vnetHeader) error {
 	m.vnet[m.end] = vnet
-	m.iovecs[m.end][1] = iovec(data)
+	m.iovecs[m.end][1] = sys.Iovec(data)
 	m.end++
 	return nil
 }
 
 func (m *mmsg) flush() (taken, bytes int, e sys.Errno) {
 	for m.first < m.end {
-		n, e := sendmmsg(m.fd, m.messages[m.first:m.end])
+		n, e := sys.SendMessages(m.fd, m.messages[m.first:m.end])
 		if e != 0 {
 			return taken, bytes, e
 		}
 		for i := m.first; i < m.first+n; i++ {
-			bytes += int(m.messages[i].n)
+			bytes += int(m.messages[i].N)
 			if m.super {
 				bytes -= vnetSize
 			}

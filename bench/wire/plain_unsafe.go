@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxyd/tproxyd/internal/sys"
 )
 
 // Plain sends one frame again and again by a packet socket, as simply as
@@ -16,13 +18,7 @@ type Plain struct {
 	fd       int
 	frame    []byte
 	iovec    unix.Iovec
-	messages []mmsghdr
-}
-
-// mmsghdr is that of sendmmsg(2).
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32
+	messages []sys.Message
 }
 
 // OpenPlain makes a Plain that sends up to batch frames at once.
@@ -38,12 +34,10 @@ func OpenPlain(device string, frame []byte, batch int) (*Plain, error) {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index}); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind to %s: %w", device, err), unix.Close(fd))
 	}
-	p := &Plain{fd: fd, frame: frame, messages: make([]mmsghdr, batch)}
-	p.iovec.Base = unsafe.SliceData(frame)
-	p.iovec.SetLen(len(frame))
+	p := &Plain{fd: fd, frame: frame, iovec: sys.Iovec(frame), messages: make([]sys.Message, batch)}
 	for i := range p.messages {
-		p.messages[i].hdr.Iov = &p.iovec
-		p.messages[i].hdr.SetIovlen(1)
+		p.messages[i].Hdr.Iov = &p.iovec
+		p.messages[i].Hdr.SetIovlen(1)
 	}
 	return p, nil
 }
@@ -62,14 +56,14 @@ func (p *Plain) SendTo(n int) (int, error) {
 
 // SendMMsg sends up to n frames by one call, and returns how many.
 func (p *Plain) SendMMsg(n int) (int, error) {
-	sent, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(p.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p.messages))), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	sent, e := sys.SendMessages(p.fd, p.messages[:n])
 	if e != 0 {
 		if e == unix.EAGAIN {
 			return 0, nil
 		}
 		return 0, os.NewSyscallError("sendmmsg", e)
 	}
-	return int(sent), nil
+	return sent, nil
 }
 
 // Close closes the socket.

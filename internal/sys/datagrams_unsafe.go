@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is struct mmsghdr (recvmmsg(2)).
-type message struct {
-	hdr unix.Msghdr
-	n   uint32 // bytes received or sent; the kernel's
+// Message is struct mmsghdr (recvmmsg(2)).
+type Message struct {
+	Hdr unix.Msghdr
+	N   uint32 // bytes received or sent; the kernel's
 }
 
 // UDPSocket opens a non-blocking UDP socket of the family AF_INET or AF_INET6.
@@ -30,14 +30,19 @@ func SendTo(fd int, to *SockAddr, b []byte) Errno {
 	return e
 }
 
-func recvmmsg(fd int, m []message) (int, Errno) {
+func recvmmsg(fd int, m []Message) (int, Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), e
 }
 
-func sendmmsg(fd int, m []message) (int, Errno) {
+// SendMessages sends as many of m as fd takes without waiting, and returns how many
+// (sendmmsg(2)).
+func SendMessages(fd int, m []Message) (int, Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	return int(n), e
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), 0
 }
 
 func sendmsg(fd int, m *unix.Msghdr) Errno {
@@ -65,7 +70,8 @@ func rawSocket(family int) (int, Errno) {
 	return int(fd), e
 }
 
-func iovec(b []byte) unix.Iovec {
+// Iovec is b for a Msghdr.
+func Iovec(b []byte) unix.Iovec {
 	v := unix.Iovec{Base: unsafe.SliceData(b)}
 	v.SetLen(len(b))
 	return v

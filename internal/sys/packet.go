@@ -63,7 +63,7 @@ func openPacketSocket(family int, mark uint32) (*packetSocket, error) {
 func (p *packetSocket) send(src, dst *SockAddr, header, body []byte) Errno {
 	p.to = *dst
 	p.to.raw.Port = 0 // a protocol here, rawv6_sendmsg()
-	p.iovecs = [...]unix.Iovec{iovec(header), iovec(body)}
+	p.iovecs = [...]unix.Iovec{Iovec(header), Iovec(body)}
 	m := unix.Msghdr{Name: p.to.name(), Namelen: p.to.len, Iov: &p.iovecs[0], Control: &p.control[0]}
 	m.SetIovlen(len(p.iovecs))
 	m.SetControllen(p.route(src))

@@ -14,7 +14,7 @@ const slotStride = MaxDatagram + 256
 // Receiver is memory for recvmmsg: slots of 64 KiB, each with the sender's
 // address and control messages. One thread uses it.
 type Receiver struct {
-	headers []message
+	headers []Message
 	iovecs  []unix.Iovec
 	from    []SockAddr
 	control []byte
@@ -26,15 +26,15 @@ type Receiver struct {
 // that no datagram has reached take no memory.
 func NewReceiver(slots int) *Receiver {
 	r := &Receiver{
-		headers: make([]message, slots),
+		headers: make([]Message, slots),
 		iovecs:  make([]unix.Iovec, slots),
 		from:    make([]SockAddr, slots),
 		control: make([]byte, slots*controlSpace),
 		data:    make([]byte, slots*slotStride),
 	}
 	for i := range slots {
-		r.iovecs[i] = iovec(r.slot(i))
-		h := &r.headers[i].hdr
+		r.iovecs[i] = Iovec(r.slot(i))
+		h := &r.headers[i].Hdr
 		h.Iov = &r.iovecs[i]
 		h.SetIovlen(1)
 		h.Name = r.from[i].name()
@@ -53,7 +53,7 @@ func (r *Receiver) controlSlot(i int) []byte {
 // reset gives the kernel back the full lengths, which it overwrites with what
 // it used.
 func (r *Receiver) reset(i int) {
-	h := &r.headers[i].hdr
+	h := &r.headers[i].Hdr
 	h.Namelen = unix.SizeofSockaddrInet6
 	h.SetControllen(controlSpace)
 }
@@ -76,24 +76,24 @@ func (r *Receiver) Receive(fd, first int) (int, Errno) {
 		return 0, e
 	}
 	for i := first; i < first+n; i++ {
-		r.from[i].len = r.headers[i].hdr.Namelen
+		r.from[i].len = r.headers[i].Hdr.Namelen
 	}
 	r.dirty = first + n
 	return n, 0
 }
 
 // Data is the content of slot i, lent until the slot is used again.
-func (r *Receiver) Data(i int) []byte { return r.slot(i)[:min(r.headers[i].n, MaxDatagram)] }
+func (r *Receiver) Data(i int) []byte { return r.slot(i)[:min(r.headers[i].N, MaxDatagram)] }
 
 // From is the sender of slot i, lent until the slot is used again.
 func (r *Receiver) From(i int) *SockAddr { return &r.from[i] }
 
 // Control reads the control messages of slot i.
 func (r *Receiver) Control(i int) Control {
-	h := &r.headers[i].hdr
+	h := &r.headers[i].Hdr
 	c := Control{Truncated: h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0}
 	c.parse(r.controlSlot(i)[:min(int(h.Controllen), controlSpace)])
-	if c.Segment >= int(r.headers[i].n) {
+	if c.Segment >= int(r.headers[i].N) {
 		c.Segment = 0
 	}
 	return c

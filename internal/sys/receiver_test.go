@@ -228,7 +228,7 @@ func TestTruncated(t *testing.T) {
 	from, to := pair(t, udpFamilies["v4"])
 	for name, cut := range map[string]func(*Receiver){
 		"data":    func(r *Receiver) { r.iovecs[0].SetLen(10) },
-		"control": func(r *Receiver) { r.headers[0].hdr.SetControllen(20) },
+		"control": func(r *Receiver) { r.headers[0].Hdr.SetControllen(20) },
 	} {
 		if e := SetPacketInfo(to, unix.AF_INET); e != 0 {
 			t.Fatal(e)

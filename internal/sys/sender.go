@@ -18,7 +18,7 @@ const MaxRun = 65507
 // that must stay as it is until the message was sent or given up. One thread
 // uses it.
 type Sender struct {
-	headers []message
+	headers []Message
 	iovecs  []unix.Iovec
 	to      []SockAddr
 	control []byte // a UDP_SEGMENT control message each, prepared
@@ -41,7 +41,7 @@ const segmentSpace = 24
 // data beyond one for each.
 func NewSender(messages int) *Sender {
 	s := &Sender{
-		headers: make([]message, messages),
+		headers: make([]Message, messages),
 		iovecs:  make([]unix.Iovec, messages+MaxSegments),
 		to:      make([]SockAddr, messages),
 		control: make([]byte, messages*segmentSpace),
@@ -84,7 +84,7 @@ func (s *Sender) Add(to *SockAddr, segment int, data []byte) {
 	}
 	s.runs = append(s.runs, r)
 	s.piece(data)
-	h := &s.headers[i].hdr
+	h := &s.headers[i].Hdr
 	*h = unix.Msghdr{Iov: &s.iovecs[r.first]}
 	h.SetIovlen(1)
 	if to != nil {
@@ -127,19 +127,19 @@ func (s *Sender) Extend(segment int, data []byte) bool {
 	r.datagrams += count
 	r.segment = size
 	s.runs[i] = r
-	s.headers[i].hdr.SetIovlen(r.pieces)
+	s.headers[i].Hdr.SetIovlen(r.pieces)
 	s.setSegment(i)
 	return true
 }
 
 func (s *Sender) piece(data []byte) {
-	s.iovecs[s.used] = iovec(data)
+	s.iovecs[s.used] = Iovec(data)
 	s.used++
 }
 
 // setSegment hands the kernel the run's segment size, if it has one.
 func (s *Sender) setSegment(i int) {
-	h := &s.headers[i].hdr
+	h := &s.headers[i].Hdr
 	segment := s.runs[i].segment
 	if segment == 0 {
 		return
@@ -167,7 +167,7 @@ func (s *Sender) Send(fd, first int) (sent int, e Errno) {
 		return 1, 0
 	}
 	for first+sent < len(s.runs) {
-		n, e := sendmmsg(fd, s.headers[first+sent:len(s.runs)])
+		n, e := SendMessages(fd, s.headers[first+sent:len(s.runs)])
 		if e != 0 {
 			return sent, e
 		}
@@ -181,7 +181,7 @@ func (s *Sender) Send(fd, first int) (sent int, e Errno) {
 func (s *Sender) sendLast(fd int) Errno {
 	i := len(s.runs) - 1
 	var to *SockAddr
-	if s.headers[i].hdr.Name != nil {
+	if s.headers[i].Hdr.Name != nil {
 		to = &s.to[i]
 	}
 	return SendTo(fd, to, iovecData(&s.iovecs[s.runs[i].first]))

@@ -33,7 +33,7 @@ type SockError struct {
 func ReadError(fd int, payload []byte) (SockError, Errno) {
 	var s SockError
 	var control [256]byte
-	iov := iovec(payload)
+	iov := Iovec(payload)
 	m := unix.Msghdr{Name: s.Dest.name(), Namelen: unix.SizeofSockaddrInet6, Iov: &iov, Control: &control[0]}
 	m.SetIovlen(1)
 	m.SetControllen(len(control))

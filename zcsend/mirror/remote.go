@@ -31,8 +31,8 @@ type remote struct {
 	packets  []encap.Packet
 	heads    []byte
 	frames   []queued
-	messages []message
-	iovecs   []iovecPair
+	messages []sys.Message
+	iovecs   [][2]unix.Iovec // of a packet: its headers, and its part of a frame
 	patience time.Duration
 }
 
@@ -135,7 +135,7 @@ func (r *remote) flush() {
 	at, first, took := 0, 0, false // message, frame
 	deadline := time.Now().Add(r.patience)
 	for first < len(r.frames) {
-		n, e := sendmmsg(r.fd, r.messages[at:])
+		n, e := sys.SendMessages(r.fd, r.messages[at:])
 		at += n
 		took = took || n > 0
 		for first < len(r.frames) && r.frames[first].end <= at {
@@ -163,14 +163,14 @@ func (r *remote) flush() {
 // describe makes messages of the packets.
 func (r *remote) describe() {
 	if n := len(r.packets); cap(r.iovecs) < n {
-		r.iovecs, r.messages = make([]iovecPair, n), make([]message, n)
+		r.iovecs, r.messages = make([][2]unix.Iovec, n), make([]sys.Message, n)
 	}
 	r.iovecs, r.messages = r.iovecs[:len(r.packets)], r.messages[:len(r.packets)]
 	for i, p := range r.packets {
-		r.iovecs[i] = iovecPair{iovec(p.Head), iovec(p.Body)}
-		r.messages[i] = message{}
-		r.messages[i].hdr.Iov = &r.iovecs[i][0]
-		r.messages[i].hdr.SetIovlen(len(r.iovecs[i]))
+		r.iovecs[i] = [2]unix.Iovec{sys.Iovec(p.Head), sys.Iovec(p.Body)}
+		r.messages[i] = sys.Message{}
+		r.messages[i].Hdr.Iov = &r.iovecs[i][0]
+		r.messages[i].Hdr.SetIovlen(len(r.iovecs[i]))
 	}
 }
 
