@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"time"
+
+	"github.com/tproxyd/tproxyd/internal/balance"
 )
 
 // ShadowDirection says what of a flow its shadow gets.
@@ -31,10 +33,7 @@ type Shadow struct {
 }
 
 // takes reports whether the flow called id has a shadow. Ids count up: they are
-// mixed, so that neighbours and workers have the same chance (splitmix64).
+// mixed, so that neighbours and workers have the same chance.
 func (s *Shadow) takes(id uint64) bool {
-	id += 0x9e3779b97f4a7c15
-	id = (id ^ id>>30) * 0xbf58476d1ce4e5b9
-	id = (id ^ id>>27) * 0x94d049bb133111eb
-	return (id^id>>31)%100 < uint64(s.Percent)
+	return balance.Mix(id+0x9e3779b97f4a7c15)%100 < uint64(s.Percent)
 }

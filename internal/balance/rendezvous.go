@@ -40,15 +40,15 @@ func (c *contest) beats(a, b *bid) bool {
 
 // enter lets a bid for slot.
 func (c *contest) enter(slot uint64, a bid) {
-	a.hash = mix(a.hash ^ slot*0x9e3779b97f4a7c15)
+	a.hash = Mix(a.hash ^ slot*0x9e3779b97f4a7c15)
 	if c.owner.weight == 0 || c.beats(&a, &c.owner) {
 		c.owner = a
 	}
 }
 
-// mix is the finalizer of splitmix64: every bit of x counts in every bit of the
+// Mix is the finalizer of splitmix64: every bit of x counts in every bit of the
 // result.
-func mix(x uint64) uint64 {
+func Mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

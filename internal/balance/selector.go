@@ -174,7 +174,7 @@ func (s *Selector) lookup(hash uint64, tried *Set) *target {
 		if t := &s.view.pool.targets[table[scale(hash, len(table))]]; t.usable(tried) {
 			return t
 		}
-		hash = mix(hash)
+		hash = Mix(hash)
 	}
 	return s.now.candidates.after(scale(hash, len(s.now.candidates)), tried)
 }
