@@ -26,12 +26,12 @@ func isExtcap(argv0 string) bool { return strings.HasSuffix(filepath.Base(argv0)
 // see its documentation, "Adding Capture Interfaces And Log Sources Using Extcap".
 type extcapFlags struct {
 	interfaces, dlts, config, capture bool
-	device, fifo, filter              string
+	device, fifo                      string
 }
 
 func cmdExtcap(ctx context.Context, e env, args []string) error {
 	fs := flag.NewFlagSet("extcap", flag.ContinueOnError)
-	to := addClientFlags(fs)
+	to, packets := addClientFlags(fs), addFlowFlags(fs)
 	x := &extcapFlags{}
 	fs.BoolVar(&x.interfaces, "extcap-interfaces", false, "list the interfaces")
 	fs.BoolVar(&x.dlts, "extcap-dlts", false, "list the link types of the interface")
@@ -39,13 +39,8 @@ func cmdExtcap(ctx context.Context, e env, args []string) error {
 	fs.BoolVar(&x.capture, "capture", false, "capture")
 	fs.StringVar(&x.device, "extcap-interface", "", "`name` of the interface: "+extcapInterface)
 	fs.StringVar(&x.fifo, "fifo", "", "write packets to this `path`")
-	fs.StringVar(&x.filter, "extcap-capture-filter", "", "only packets that match this `expression`")
+	fs.StringVar(&packets.filter, "extcap-capture-filter", "", "only packets that match this `expression`")
 	fs.String("extcap-version", "", "`version` of Wireshark, which makes no difference")
-	service := fs.String("service", "", "only flows of the service of this `name`")
-	client := fs.String("client", "", "only flows of clients in this `prefix`, or of this address")
-	flow := fs.String("flow", "", "only the flow of this `id`, both legs")
-	profile := fs.String("profile", "payload", "headers: cut packets behind their TCP or UDP header; or `payload`")
-	all := fs.Bool("all", false, "also packets that belong to no flow")
 	err := parse(e, fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(e.stdout, "For Wireshark to find it: ln -s $(command -v tproxyd) ~/.local/lib/wireshark/extcap/%s\n", extcapName)
@@ -66,11 +61,10 @@ func cmdExtcap(ctx context.Context, e env, args []string) error {
 	case x.config:
 		return printExtcapConfig(e.stdout)
 	case x.capture:
-		packets := &packetFlags{service: *service, client: *client, flow: *flow, filter: x.filter, profile: *profile, all: *all}
 		return extcapCapture(ctx, to, packets, x.fifo)
 	}
 	// Wireshark asks in this way whether a filter is one: no output is yes.
-	if err := checkFilter(x.filter); err != nil {
+	if err := checkFilter(packets.filter); err != nil {
 		_, err = fmt.Fprintln(e.stdout, err)
 		return err
 	}

@@ -58,14 +58,9 @@ func expressionOf(m config.Mirror, services []proxy.Service, excluded []string) 
 	return strings.Join(parts, " and ")
 }
 
-// endpoints says what the packets of a service have to do with: where its clients
-// connect to, and where its backends are.
+// endpoints says what the packets of a service have to do with.
 func endpoints(s proxy.Service) (out []string) {
-	all := slices.Clone(s.Listen)
-	for _, b := range s.Backends {
-		all = append(all, b.Addr)
-	}
-	for _, a := range all {
+	for _, a := range placesOf(s) {
 		if e := portOf(s.Protocol, a); a.IsValid() && !slices.Contains(out, e) {
 			out = append(out, e)
 		}

@@ -151,8 +151,8 @@ func writeShadows(w io.Writer, services []admin.Service) error {
 	for _, svc := range services {
 		if s := svc.Shadow; s != nil {
 			found = true
-			t.row(svc.Name, s.Address, strconv.Itoa(s.Percent), strconv.Itoa(s.Active), strconv.FormatUint(s.Total, 10),
-				strconv.FormatUint(s.Failed, 10), strconv.FormatUint(s.Mismatches, 10), admin.FormatBytes(s.BytesSent))
+			t.row(svc.Name, s.Address, strconv.Itoa(s.Percent), strconv.Itoa(s.Active), decimal(s.Total),
+				decimal(s.Failed), decimal(s.Mismatches), admin.FormatBytes(s.BytesSent))
 		}
 	}
 	if !found {

@@ -15,7 +15,6 @@ import (
 	"github.com/tproxyd/tproxyd/config"
 	"github.com/tproxyd/tproxyd/internal/admin"
 	"github.com/tproxyd/tproxyd/proxy"
-	"github.com/tproxyd/tproxyd/ringcap"
 	"github.com/tproxyd/tproxyd/ringcap/tap"
 	"go.uber.org/zap"
 )
@@ -252,29 +251,21 @@ func (t *tapper) SetCapture(name string, run bool) error {
 
 // Live implements admin.Tap.
 func (t *tapper) Live(ctx context.Context, q admin.TapQuery, w io.Writer) error {
-	ctx, cancel, err := t.whileOn(ctx)
+	ctx, cancel, s, err := t.begin(ctx, q)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	s, err := toSelection(q)
-	if err != nil {
-		return err
-	}
 	return toTapError(t.manager.Live(ctx, tap.Query{Name: viewerName(q), Selection: s, Wire: q.Wire, Count: q.Count}, w))
 }
 
 // Dump implements admin.Tap.
 func (t *tapper) Dump(ctx context.Context, q admin.TapQuery, w io.Writer) error {
-	ctx, cancel, err := t.whileOn(ctx)
+	ctx, cancel, s, err := t.begin(ctx, q)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	s, err := toSelection(q)
-	if err != nil {
-		return err
-	}
 	if q.Last == 0 {
 		q.Last = admin.MaxDumpLast
 	}
@@ -288,17 +279,22 @@ func (t *tapper) isOn() bool {
 	return t.on != nil
 }
 
-// whileOn gives a context that ends with ctx, or with the tap.
-func (t *tapper) whileOn(ctx context.Context) (context.Context, context.CancelFunc, error) {
+// begin gives what a stream of q needs: a context that ends with ctx, or with the
+// tap, and what is selected.
+func (t *tapper) begin(ctx context.Context, q admin.TapQuery) (context.Context, context.CancelFunc, tap.Selection, error) {
 	t.mu.Lock()
 	on := t.on
 	t.mu.Unlock()
 	if on == nil {
-		return nil, nil, admin.ErrNoTap
+		return nil, nil, tap.Selection{}, admin.ErrNoTap
+	}
+	s, err := toSelection(q)
+	if err != nil {
+		return nil, nil, s, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	release := context.AfterFunc(on, cancel)
-	return ctx, func() { release(); cancel() }, nil
+	return ctx, func() { release(); cancel() }, s, nil
 }
 
 func toTapError(err error) error {
@@ -326,6 +322,7 @@ func viewerName(q admin.TapQuery) string {
 func toSelection(q admin.TapQuery) (tap.Selection, error) {
 	s := tap.Selection{
 		Flow: q.Flow, Filter: q.Filter, Protocol: toIPProtocol(q.Protocol), Strays: q.All,
+		Direction: directions[config.Direction(q.Direction)],
 	}
 	if err := checkFilter(q.Filter); err != nil {
 		return s, fmt.Errorf("%w: %w", admin.ErrRefused, err)
@@ -342,6 +339,5 @@ func toSelection(q admin.TapQuery) (tap.Selection, error) {
 	if q.Headers {
 		s.Snap = tap.SnapHeaders
 	}
-	s.Direction = map[string]ringcap.Direction{"": ringcap.Both, "in": ringcap.In, "out": ringcap.Out}[q.Direction]
 	return s, nil
 }

@@ -127,14 +127,20 @@ type packetFlags struct {
 }
 
 func addPacketFlags(fs *flag.FlagSet) *packetFlags {
-	f := &packetFlags{}
-	fs.StringVar(&f.service, "service", "", "only flows of the service of this `name`")
+	f := addFlowFlags(fs)
 	fs.StringVar(&f.backend, "backend", "", "only flows to the backend of this `name`")
-	fs.StringVar(&f.client, "client", "", "only flows of clients in this `prefix`, or of this address")
-	fs.StringVar(&f.flow, "flow", "", "only the flow of this `id`, both legs")
 	fs.StringVar(&f.protocol, "protocol", "", "only this `protocol`: tcp or udp")
 	fs.StringVar(&f.direction, "direction", "both", "`direction` as the interfaces see it: both, in or out")
 	fs.StringVar(&f.filter, "filter", "", "only packets that match this `expression` of tcpdump, such as 'port 443'")
+	return f
+}
+
+// addFlowFlags adds those that Wireshark offers, too.
+func addFlowFlags(fs *flag.FlagSet) *packetFlags {
+	f := &packetFlags{}
+	fs.StringVar(&f.service, "service", "", "only flows of the service of this `name`")
+	fs.StringVar(&f.client, "client", "", "only flows of clients in this `prefix`, or of this address")
+	fs.StringVar(&f.flow, "flow", "", "only the flow of this `id`, both legs")
 	fs.StringVar(&f.profile, "profile", "payload", "headers: cut packets behind their TCP or UDP header; or `payload`")
 	fs.BoolVar(&f.all, "all", false, "also packets that belong to no flow")
 	return f

@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 
 	"github.com/tproxyd/tproxyd/config"
 	"github.com/tproxyd/tproxyd/proxy"
@@ -116,12 +117,18 @@ func endpointsOf(p proxy.Config) []tap.Endpoint {
 			}
 			all = append(all, e)
 		}
-		for _, a := range s.Listen {
+		for _, a := range placesOf(s) {
 			add(a)
 		}
-		for _, b := range s.Backends {
-			add(b.Addr)
-		}
+	}
+	return all
+}
+
+// placesOf is where clients of s connect to, and where its backends are.
+func placesOf(s proxy.Service) []netip.AddrPort {
+	all := slices.Clone(s.Listen)
+	for _, b := range s.Backends {
+		all = append(all, b.Addr)
 	}
 	return all
 }

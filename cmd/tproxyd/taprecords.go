@@ -1,7 +1,9 @@
 package main
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tproxyd/tproxyd/internal/accesslog"
@@ -26,8 +28,9 @@ const (
 type tapRecords struct {
 	*accessLog
 
+	hold atomic.Int64 // nanoseconds; 0: there is no tap
+
 	mu   sync.Mutex
-	hold time.Duration // 0: there is no tap
 	held []heldRecords // the oldest first
 	// What the tap has said, lately and before that.
 	young, old map[uint64]seenOfFlow
@@ -47,11 +50,10 @@ type seenOfFlow struct{ client, upstream float64 }
 // setDelay says how long packets may take through the rings, or by a negative value
 // that there is no tap.
 func (r *tapRecords) setDelay(delay time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.hold = 0
 	if delay >= 0 {
-		r.hold = delay + recordHold
+		r.hold.Store(int64(delay + recordHold))
+	} else {
+		r.hold.Store(0)
 	}
 }
 
@@ -62,7 +64,7 @@ func (r *tapRecords) completed(c tap.Completeness) {
 	now := time.Now()
 	if r.young == nil || now.After(r.turn) || len(r.young) >= maxSeen {
 		// A worker keeps a record for up to a second before it offers it.
-		r.young, r.old, r.turn = map[uint64]seenOfFlow{}, r.young, now.Add(r.hold+2*time.Second)
+		r.young, r.old, r.turn = map[uint64]seenOfFlow{}, r.young, now.Add(time.Duration(r.hold.Load())+2*time.Second)
 	}
 	r.young[c.Flow] = seenOfFlow{
 		client:   partOf(c.ClientIn, c.ClientOut, c.RelayedIn, c.RelayedOut),
@@ -81,52 +83,54 @@ func partOf(seenIn, seenOut, in, out uint64) float64 {
 
 // Offer implements proxy.Records.
 func (r *tapRecords) Offer(b []accesslog.Record) bool {
-	to := r.current.Load()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.hold == 0 || to != r.json { // the other format has no place for it
+	to, hold := r.current.Load(), time.Duration(r.hold.Load())
+	if hold == 0 || to != r.json { // the other format has no place for it
 		return to.Offer(b)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.held) >= maxHeld {
-		r.pass(1)
+		r.pass()
 	}
-	r.held = append(r.held, heldRecords{b, to, time.Now().Add(r.hold)})
-	time.AfterFunc(r.hold, r.passDue)
+	r.held = append(r.held, heldRecords{b, to, time.Now().Add(hold)})
+	time.AfterFunc(hold, r.passDue)
 	return true
 }
 
-// passDue passes the batches on that have waited long enough.
+// passDue passes the batches on that have waited long enough, one at a time, so
+// that no worker waits for all of them.
 func (r *tapRecords) passDue() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n, now := 0, time.Now()
-	for n < len(r.held) && !r.held[n].due.After(now) {
-		n++
+	for one, now := true, time.Now(); one; {
+		r.mu.Lock()
+		if one = len(r.held) > 0 && !r.held[0].due.After(now); one {
+			r.pass()
+		}
+		r.mu.Unlock()
 	}
-	r.pass(n)
 }
 
-// pass passes the oldest n batches on. The lock is held.
-func (r *tapRecords) pass(n int) {
-	for _, h := range r.held[:n] {
-		for i := range h.batch {
-			rec := &h.batch[i]
-			seen, ok := r.young[rec.FlowID]
-			if !ok {
-				seen, ok = r.old[rec.FlowID]
-			}
-			if ok {
-				rec.Tapped, rec.TapClient, rec.TapUpstream = true, seen.client, seen.upstream
-			}
+// pass passes the oldest batch on. The lock is held.
+func (r *tapRecords) pass() {
+	h := r.held[0]
+	for i := range h.batch {
+		rec := &h.batch[i]
+		seen, ok := r.young[rec.FlowID]
+		if !ok {
+			seen, ok = r.old[rec.FlowID]
 		}
-		h.to.Offer(h.batch) // it counts what it does not take
+		if ok {
+			rec.Tapped, rec.TapClient, rec.TapUpstream = true, seen.client, seen.upstream
+		}
 	}
-	r.held = append(r.held[:0], r.held[n:]...)
+	h.to.Offer(h.batch) // it counts what it does not take
+	r.held = slices.Delete(r.held, 0, 1)
 }
 
 // flush passes everything on.
 func (r *tapRecords) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pass(len(r.held))
+	for len(r.held) > 0 {
+		r.pass()
+	}
 }
