@@ -41,10 +41,16 @@ func runChecked(args []string) error {
 		}
 		go func() { failed <- acceptChecks(ln, &accepted) }()
 	}
+	return answerStat(failed, func() any { return checkedReport{Accepted: accepted.Load()} })
+}
+
+// answerStat writes a report when it begins, which tells that the part listens, and
+// for each line of the input, until that ends.
+func answerStat(failed <-chan error, report func() any) error {
 	lines := make(chan string)
 	go func() {
 		defer close(lines)
-		lines <- "" // tells that it listens
+		lines <- ""
 		for scan := bufio.NewScanner(os.Stdin); scan.Scan(); {
 			lines <- scan.Text()
 		}
@@ -57,7 +63,7 @@ func runChecked(args []string) error {
 			if !ok {
 				return nil
 			}
-			if err := json.NewEncoder(os.Stdout).Encode(checkedReport{Accepted: accepted.Load()}); err != nil {
+			if err := json.NewEncoder(os.Stdout).Encode(report()); err != nil {
 				return err
 			}
 		}

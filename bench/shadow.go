@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"sync/atomic"
 
@@ -40,21 +37,7 @@ func runShadow(args []string) error {
 	var got atomic.Uint64
 	failed := make(chan error, 1)
 	go func() { failed <- acceptShadows(ln, &got) }()
-	answer := func() error { return json.NewEncoder(os.Stdout).Encode(shadowReport{Bytes: got.Load()}) }
-	if err := answer(); err != nil { // tells that it listens
-		return err
-	}
-	for scan := bufio.NewScanner(os.Stdin); scan.Scan(); {
-		select {
-		case err := <-failed:
-			return err
-		default:
-		}
-		if err := answer(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return answerStat(failed, func() any { return shadowReport{Bytes: got.Load()} })
 }
 
 func acceptShadows(ln net.Listener, got *atomic.Uint64) error {
